@@ -1,0 +1,18 @@
+"""`python -m dsv4_stack.guest VERB`: the way into this code inside containers."""
+
+import sys
+from typing import Final
+
+from dsv4_stack.guest.cli import Verb, dispatch
+
+VERBS: Final = {
+    "materialize": Verb("materialize", "make one complete checkpoint directory"),
+    "gate": Verb("gate", "check a directory against its manifest"),
+    "patches": Verb("patches", "apply a patch series, or prove that it is in effect"),
+    "ready": Verb("ready", "what the engine's entrypoint checks before it starts"),
+    "health": Verb("health", "ask a URL once"),
+    "demo-hub": Verb("demo_hub", "seed and serve the demo's repositories"),
+}
+
+if __name__ == "__main__":
+    sys.exit(dispatch("python -m dsv4_stack.guest", "Code that runs inside the containers.", "dsv4_stack.guest", VERBS))

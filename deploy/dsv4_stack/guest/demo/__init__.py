@@ -1,0 +1,1 @@
+"""The demo: two tiny seeded repositories, and a Hub that serves them."""

@@ -1,0 +1,1 @@
+"""Large files over several connections each: resumed, tried again, and hashed on the way."""

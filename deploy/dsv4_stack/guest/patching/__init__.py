@@ -1,0 +1,1 @@
+"""A patch series: parsed, applied without fuzz, and proved to be in effect."""

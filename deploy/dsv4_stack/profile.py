@@ -1,0 +1,192 @@
+"""A profile: one machine, one checkpoint, one engine. profiles/*.toml is its documentation and its schema."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from dsv4_stack import assets
+from dsv4_stack.errors import ConfigError
+from dsv4_stack.guest.checkpoint.names import problem_of_pattern
+from dsv4_stack.tables import Table, read_toml, reject
+
+DEFAULT: Final = "w4a8-tp2"
+_SIZE: Final = r"\d+[mg]"
+
+Setting = str | int | float | bool | dict[str, Any]
+"""One `vllm serve` flag's value: true is the bare flag, false and an empty table leave it out, a table becomes JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    gpus: int
+    compute_capability: str
+    shm_size: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    directory: str
+    name: str
+    jobs: int
+    allow: tuple[str, ...]
+    stall_limit_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    name: str
+    bind: str
+    port: int
+    ready_timeout_s: int
+    drain_s: int
+    mtp: bool
+    flags: dict[str, Setting]
+    env: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """A prompt, and the regular expression that its answer at temperature 0 has to contain."""
+
+    prompt: str
+    max_tokens: int
+    expect: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    name: str
+    description: str
+    checkpoint: str
+    engine: str
+    demo_hub: bool
+    machine: Machine
+    weights: Weights
+    serve: Serve
+    probe: Probe
+    files: tuple[Path, ...]
+    """The files it was read from, the most general one first."""
+
+
+def names() -> list[str]:
+    """The shipped profiles, the default first."""
+    return sorted((path.stem for path in assets.PROFILES.glob("*.toml")), key=lambda name: (name != DEFAULT, name))
+
+
+def path_of(name: str) -> Path:
+    """A shipped profile by name, or any file by path. Raises ConfigError with the names there are."""
+    if name in names():
+        return assets.PROFILES / f"{name}.toml"
+    path = Path(name)
+    if path.suffix == ".toml" and path.is_file():
+        return path.resolve()
+    raise ConfigError(f"there is no profile {name!r}", f"choose one of: {', '.join(names())}, or name a .toml file")
+
+
+def load(name: str) -> Profile:
+    """Read and check a profile with everything that it extends. Raises ConfigError with every problem at once."""
+    path = path_of(name)
+    values, files = _read(path, ())
+    root = Table(values=values)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", path.stem):
+        root.problems.append("the file's name: should be lower-case letters, digits, - and _, as it names the project")
+    profile = _profile(path.stem, root, files)
+    reject(path, root.problems)
+    return profile
+
+
+def _read(path: Path, above: tuple[Path, ...]) -> tuple[dict[str, Any], tuple[Path, ...]]:
+    if path in above:
+        raise ConfigError(f"{path} extends itself", f"mend {path}")
+    values = read_toml(path)
+    parent = values.pop("extends", None)
+    if parent is None:
+        return values, (path,)
+    beside = path.parent / str(parent)
+    inherited, files = _read(beside if beside.is_file() else path_of(str(parent)), (*above, path))
+    return _merged(inherited, values), (*files, path)
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` wins key by key; a flag's own table (JSON for vLLM) is replaced whole, and so is an empty table."""
+    result = dict(under)
+    for key, value in over.items():
+        old = under.get(key)
+        result[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) and value else value
+    return result
+
+
+def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
+    machine, weights, serve, probe = (root.table(key) for key in ("machine", "weights", "serve", "probe"))
+    profile = Profile(
+        name=name,
+        description=root.text("description"),
+        checkpoint=root.text("checkpoint"),
+        engine=root.text("engine"),
+        demo_hub=root.truth("demo_hub"),
+        machine=Machine(
+            gpus=machine.integer("gpus"),
+            compute_capability=machine.text("compute_capability", "", pattern=r"\d+\.\d", hint='like "9.0"'),
+            shm_size=machine.text("shm_size", pattern=_SIZE, hint='like "16g"'),
+        ),
+        weights=Weights(
+            directory=weights.text("directory", pattern=r"/\S+", hint="an absolute path"),
+            name=weights.text("name", pattern=r"[\w.-]+", hint="a plain folder name"),
+            jobs=weights.integer("jobs", minimum=1),
+            allow=_patterns(weights, "allow"),
+            stall_limit_s=weights.integer("stall_limit_s", 600, minimum=1),
+        ),
+        serve=Serve(
+            name=serve.text("name"),
+            bind=serve.text("bind", pattern=r"[\w.:-]+", hint='an address like "127.0.0.1"'),
+            port=serve.integer("port", minimum=1, maximum=65535),
+            ready_timeout_s=serve.integer("ready_timeout_s", minimum=1),
+            drain_s=serve.integer("drain_s"),
+            mtp=serve.truth("mtp", default=False),
+            flags=serve.scalars("flags"),
+            env=_env(serve),
+        ),
+        probe=Probe(
+            prompt=probe.text("prompt"),
+            max_tokens=probe.integer("max_tokens", minimum=1),
+            expect=_expression(probe, "expect"),
+        ),
+        files=files,
+    )
+    for table in (machine, weights, serve, probe, root):
+        table.finish()
+    return profile
+
+
+def _patterns(table: Table, key: str) -> tuple[str, ...]:
+    """Patterns of files, each of which says what it takes."""
+    patterns = table.texts(key, [])
+    for pattern in patterns:
+        if problem := problem_of_pattern(pattern):
+            table.complain(key, f"{pattern!r} {problem}")
+    return patterns
+
+
+def _expression(table: Table, key: str) -> str:
+    """A regular expression."""
+    text = table.text(key)
+    try:
+        re.compile(text)
+    except re.error as error:
+        table.complain(key, f"should be a regular expression: {error}")
+    return text
+
+
+def _env(serve: Table) -> dict[str, str]:
+    """Environment of the engine; an empty value leaves the variable out."""
+    values = serve.scalars("env")
+    for key, value in values.items():
+        if not isinstance(value, str) or not re.fullmatch(r"\w+", key):
+            serve.complain(f"env.{key}", "should be a string, and its name a variable's")
+    return {key: str(value) for key, value in values.items() if value != ""}
+
+
+def shipped() -> dict[str, Profile]:
+    """Every shipped profile by name."""
+    return {name: load(name) for name in names()}

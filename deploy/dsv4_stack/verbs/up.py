@@ -1,0 +1,39 @@
+"""`dsv4 up`: first the checks, which touch nothing; then build, materialize and serve."""
+
+import argparse
+import time
+
+from dsv4_stack import doctor, stack, verify
+from dsv4_stack.verbs.common import add_json, add_profile, add_site, overrides_of, plan_of, print_json, say
+from dsv4_stack.verbs.lock import add_no_lock, locked_plan
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_profile(parser)
+    add_site(parser)
+    add_no_lock(parser)
+    add_json(parser)
+    parser.add_argument("--skip-doctor", action="store_true", help="start although the machine does not fit")
+    parser.add_argument(
+        "--no-verify", action="store_true", help="stop at ready; do not hold what runs against the plan"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    started, overrides = time.monotonic(), overrides_of(args)
+    if not args.skip_doctor:
+        doctor.raise_for(doctor.examine(plan_of(args), overrides))
+    # Nothing was touched until here.
+    plan = locked_plan(args)
+    file = stack.prepare(plan)
+    stack.build(plan, file, say)
+    stack.up(plan, file, overrides, say)
+    url = stack.url(plan, overrides)
+    seconds = time.monotonic() - started
+    say(f"up: ready after {seconds:.0f} s")
+    findings = [] if args.no_verify else verify.verify(plan, url)
+    verify.raise_for(findings)
+    if args.json:
+        print_json({"url": url, "ready_s": round(seconds, 1), "findings": [vars(finding) for finding in findings]})
+    else:
+        print(url)

@@ -1,0 +1,138 @@
+"""What runs against what was planned: labels, manifest, served model, and an answer at temperature 0."""
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from dsv4_stack import engine
+from dsv4_stack.errors import NetworkError, NotAllowedError, NotFoundError, NotReadyError
+from dsv4_stack.guest import http
+from dsv4_stack.images import LABEL
+from dsv4_stack.plan import Plan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One comparison. `found` is what is there, `wanted` what the plan says."""
+
+    subject: str
+    ok: bool
+    found: str
+    wanted: str
+
+    def __str__(self) -> str:
+        return (
+            f"ok    {self.subject}: {self.found}"
+            if self.ok
+            else f"WRONG {self.subject}: {self.found}, not {self.wanted}"
+        )
+
+
+def verify(plan: Plan, url: str) -> list[Finding]:
+    """Every comparison. Raises NotReadyError where nothing runs that could be compared."""
+    state = engine.states(plan.project).get("serve")
+    if state is None or state.status != "running":
+        raise NotReadyError(f"{plan.project}: serve does not run", f"run: dsv4 up --profile {plan.profile.name}")
+    manifest = _json(state, f"{plan.model_dir}/.dsv4/manifest.json")
+    record = _json(state, "/opt/dsv4/build.json") if plan.engine.wheel else {}
+    return [
+        *_labels(plan, state),
+        *_manifest(plan, manifest),
+        *_unlocked(plan, manifest, record),
+        *_served(plan, url),
+    ]
+
+
+def raise_for(findings: list[Finding]) -> None:
+    wrong = [finding for finding in findings if not finding.ok]
+    if wrong:
+        raise NotReadyError(
+            f"{len(wrong)} of {len(findings)} comparisons failed:\n" + "\n".join(f"  {finding}" for finding in wrong),
+            "run: dsv4 up, which renders, builds and materializes what differs",
+        )
+
+
+def compare(subject: str, found: object, wanted: object) -> Finding:
+    return Finding(subject=subject, ok=found == wanted, found=str(found), wanted=str(wanted))
+
+
+def _json(state: engine.State, path: str) -> dict[str, Any]:
+    try:
+        return dict(engine.read_json(state, path))
+    except NotFoundError as error:
+        raise NotReadyError(error.message, "run: dsv4 up") from None
+
+
+def _labels(plan: Plan, state: engine.State) -> Iterator[Finding]:
+    yield compare("image", state.image, plan.serve.reference)
+    yield compare("image context", state.labels.get(f"{LABEL}.context"), plan.serve.context.digest)
+    yield _base(plan, state.labels.get(f"{LABEL}.base", "unknown"))
+    for name, value in plan.labels.items():
+        if name != f"{LABEL}.unlocked":
+            yield compare(f"label {name}", state.labels.get(name), value)
+
+
+def _base(plan: Plan, found: str) -> Finding:
+    """The pinned base; another one is right only where the environment asks for it, and is named."""
+    wanted = os.environ.get(plan.serve.base_variable) or plan.serve.base
+    note = f" ({plan.serve.base_variable}, in place of {plan.serve.base})" if found not in (plan.serve.base,) else ""
+    return Finding(subject="base image", ok=found == wanted, found=found + note, wanted=wanted)
+
+
+def _manifest(plan: Plan, manifest: dict[str, Any]) -> Iterator[Finding]:
+    checkpoint = plan.checkpoint
+    size = sum(entry["size"] for entry in manifest["files"].values())
+    summary = f"{len(manifest['files'])} files, {size} bytes, checked against {manifest['checked_against']}"
+    yield Finding(subject="manifest", ok=bool(manifest["files"]), found=summary, wanted="the files of a checkpoint")
+    yield compare("config", manifest["config"], checkpoint.config.value)
+    for name, repo in (("base", checkpoint.base), ("overlay", checkpoint.overlay)):
+        source = manifest[name] or {}
+        yield compare(name, source.get("repo"), repo.repo if repo else None)
+        if repo and repo.revision:
+            yield compare(f"{name} revision", source.get("revision"), repo.revision)
+
+
+def _unlocked(plan: Plan, manifest: dict[str, Any], record: dict[str, Any]) -> Iterator[Finding]:
+    """Nothing to compare with, but named: what an unlocked pin was resolved to."""
+    for name, repo in (("base", plan.checkpoint.base), ("overlay", plan.checkpoint.overlay)):
+        if repo and not repo.revision:
+            found = f"unlocked, {repo.branch} was {(manifest[name] or {}).get('revision')}"
+            yield Finding(subject=f"{name} revision", ok=True, found=found, wanted="")
+    if plan.engine.wheel:
+        sha256 = record["wheel"]["sha256"]
+        if plan.engine.wheel.sha256:
+            yield compare("engine wheel", sha256, plan.engine.wheel.sha256)
+        else:
+            yield Finding(subject="engine wheel", ok=True, found=f"unlocked, sha256 was {sha256}", wanted="")
+
+
+def _served(plan: Plan, url: str) -> Iterator[Finding]:
+    serve, probe = plan.profile.serve, plan.profile.probe
+    try:
+        models = {model["id"]: model.get("max_model_len") for model in http.get_json(f"{url}/v1/models")["data"]}
+        answer = complete(url, serve.name, probe.prompt, probe.max_tokens)
+    except (NetworkError, NotFoundError, NotAllowedError) as error:
+        raise NotReadyError(error.message, f"run: dsv4 status --profile {plan.profile.name}") from None
+    except (KeyError, TypeError, AttributeError):
+        raise NotReadyError(f"{url}/v1/models answers without a list of models") from None
+    yield compare("served model", list(models), [serve.name])
+    if "max-model-len" in serve.flags:
+        yield compare("context length", models.get(serve.name), serve.flags["max-model-len"])
+    yield Finding(
+        subject="answer",
+        ok=re.search(probe.expect, answer) is not None,
+        found=f"{probe.prompt!r} -> {answer!r}",
+        wanted=f"one with {probe.expect}",
+    )
+
+
+def complete(url: str, model: str, prompt: str, max_tokens: int) -> str:
+    """A completion's text at temperature 0."""
+    body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
+    answer = http.post_json(f"{url}/v1/completions", body)
+    try:
+        return str(answer["choices"][0]["text"])
+    except (KeyError, IndexError, TypeError):
+        raise NotReadyError(f"{url}/v1/completions answers without a completion: {answer}") from None

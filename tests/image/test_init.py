@@ -1,0 +1,50 @@
+"""The init image: small, complete, and the same code as on the host."""
+
+import json
+
+import pytest
+from helpers.images import inspect, run_container
+
+pytestmark = pytest.mark.docker
+
+
+def test_it_adds_little_to_its_base(init_image: str, base: str) -> None:
+    added = inspect(init_image)["Size"] - inspect(base)["Size"]
+    assert added < 120_000_000
+
+
+def test_it_holds_what_uv_lock_says_and_no_installer(init_image: str) -> None:
+    code = (
+        "import importlib.metadata as m, json;"
+        "print(json.dumps({d.metadata['Name'].lower(): d.version for d in m.distributions()}))"
+    )
+    done = run_container("--entrypoint", "python3", init_image, "-c", code)
+    installed = json.loads(done.stdout)
+    assert installed["huggingface-hub"] if "huggingface-hub" in installed else installed["huggingface_hub"]
+    assert "requests" in installed
+    assert "pip" not in installed
+
+
+def test_its_entrypoint_has_the_verbs_of_the_containers(init_image: str) -> None:
+    done = run_container(init_image, "--help")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines() if line.startswith("  ") and line[2] != "-"][:6] == [
+        "materialize",
+        "gate",
+        "patches",
+        "ready",
+        "health",
+        "demo-hub",
+    ]
+
+
+def test_exit_codes_are_the_hosts(init_image: str) -> None:
+    done = run_container(init_image, "gate", "/nowhere")
+    assert done.returncode == 4
+    assert done.stderr == "error: there is no folder /nowhere\n  next: run: dsv4 materialize\n"
+
+
+def test_labels_name_base_and_context(init_image: str) -> None:
+    labels = inspect(init_image)["Config"]["Labels"]
+    assert labels["org.opencontainers.image.base.digest"].startswith("sha256:")
+    assert len(labels["io.dsv4.context"]) == 64

@@ -1,0 +1,135 @@
+"""The serve images on stand-in bases: Debian, and the Python files of the real vLLM wheel of each engine."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from helpers.images import build, build_image, inspect, remove_image, run_container
+from helpers.process import ROOT
+from helpers.wheels import tree
+
+from dsv4_stack import assets, pins
+
+pytestmark = [pytest.mark.docker, pytest.mark.network]
+
+LATER = [
+    engine.releases[0]
+    for engine in pins.load(assets.PINS).engines.values()
+    if engine.image == "serve" and not engine.wheel and engine.name != "v0.23.0"
+]
+GUEST = {"guest": "deploy/dsv4_stack"}
+STANDIN = """\
+ARG BASE_IMAGE
+FROM ${BASE_IMAGE}
+RUN --mount=type=bind,target=/context \
+    site=$(python3 -c 'import site; print(site.getsitepackages()[0])') && mkdir -p "$site" && \
+    cp -r /context/site/. "$site" && python3 -m compileall -q "$site/vllm/models/deepseek_v4"
+"""
+
+
+def build_standin(base: str, release: str, context: Path) -> str:
+    """Stands in for vllm/vllm-openai, which no test can pull everywhere: 20 GB."""
+    tag = f"dsv4-test/vllm-{release}:{os.getpid()}"
+    shutil.copytree(tree(release), context / "site")
+    (context / "Dockerfile").write_text(STANDIN)
+    build_image(str(context), tag=tag, args={"BASE_IMAGE": base})
+    return tag
+
+
+@pytest.fixture(scope="module")
+def standin(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    tag = build_standin(base, "0.23.0", tmp_path_factory.mktemp("standin"))
+    yield tag
+    remove_image(tag)
+
+
+@pytest.fixture(scope="module")
+def serve(standin: str) -> Iterator[str]:
+    tag = f"dsv4-test/serve:{os.getpid()}"
+    build_image("docker/serve", tag=tag, dockerfile="Dockerfile.v0.23.0", args={"BASE_IMAGE": standin}, contexts=GUEST)
+    yield tag
+    remove_image(tag)
+
+
+@pytest.mark.parametrize("release", LATER)
+def test_every_later_engine_builds_and_its_effects_are_proved(release: str, base: str, tmp_path: Path) -> None:
+    tag, under = f"dsv4-test/serve-{release}:{os.getpid()}", build_standin(base, release, tmp_path)
+    try:
+        dockerfile = f"Dockerfile.v{release}"
+        build_image("docker/serve", tag=tag, dockerfile=dockerfile, args={"BASE_IMAGE": under}, contexts=GUEST)
+        assert run_container("--entrypoint", "sh", tag, "-c", EFFECTS).stdout.count(" in effect\n") == 5
+    finally:
+        remove_image(tag)
+        remove_image(under)
+
+
+def test_every_effect_is_proved_in_the_image(serve: str) -> None:
+    done = run_container("--entrypoint", "sh", serve, "-c", EFFECTS)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "0001-packed-modules-mapping",
+        "0002-packed-modules-mapping-mtp",
+        "0003-hash-moe-layer-type",
+        "0004-o-proj-scale-name",
+        "0005-w4a8-swiglu-clamp",
+    ]
+
+
+EFFECTS = "PYTHONPATH=/opt/dsv4 python3 -m dsv4_stack.guest patches effects --series /opt/dsv4/patches"
+
+
+def test_an_effect_that_is_gone_stops_the_engine(serve: str) -> None:
+    spoil = "f=$(python3 -c \"import importlib.util as u; print(u.find_spec('vllm').submodule_search_locations[0])\")"
+    spoil += "/models/deepseek_v4/nvidia/model.py; sed -i 's/packed_modules_mapping/renamed/' $f; "
+    done = run_container("--entrypoint", "sh", serve, "-c", spoil + EFFECTS)
+    assert done.returncode == 11
+    assert "0001-packed-modules-mapping" in done.stderr
+
+
+def test_it_adds_less_than_a_megabyte_to_its_base(serve: str, standin: str) -> None:
+    assert inspect(serve)["Size"] - inspect(standin)["Size"] < 1_000_000
+
+
+def test_stale_bytecode_is_gone(serve: str) -> None:
+    code = "import importlib.util as u, pathlib as p; v = p.Path(u.find_spec('vllm').submodule_search_locations[0]);"
+    code += "print(sorted(f.name.split('.')[0] for f in (v / 'models/deepseek_v4/nvidia').rglob('*.pyc')"
+    code += " if f.name.split('.')[0] in ('model', 'mtp', 'o_proj', 'attention')))"
+    done = run_container("--entrypoint", "python3", serve, "-B", "-c", code)
+    assert done.stdout == "[]\n"
+
+
+def test_a_changed_patch_rebuilds_small_layers_alone(serve: str, standin: str, tmp_path: Path) -> None:
+    copy, tag = tmp_path / "serve", f"dsv4-test/serve-changed:{os.getpid()}"
+    shutil.copytree(ROOT / "docker/serve", copy)
+    patch = copy / "patches/0004-o-proj-scale-name.patch"
+    patch.write_text(patch.read_text().replace("Subject: ", "Subject: Once more: ", 1))
+    try:
+        build_image(str(copy), tag=tag, dockerfile="Dockerfile.v0.23.0", args={"BASE_IMAGE": standin}, contexts=GUEST)
+        before, after, base = (inspect(image)["RootFS"]["Layers"] for image in (serve, tag, standin))
+        assert after[: len(base)] == base
+        # The guest code stands before the patches, and is not built again.
+        assert after[: len(base) + 2] == before[: len(base) + 2]
+        assert after != before
+    finally:
+        remove_image(tag)
+
+
+def test_a_moved_anchor_fails_the_build_with_exit_11_and_the_patch(standin: str, tmp_path: Path) -> None:
+    moved, tag = f"dsv4-test/vllm-moved:{os.getpid()}", f"dsv4-test/serve-moved:{os.getpid()}"
+    (tmp_path / "Dockerfile").write_text(
+        f"FROM {standin}\nRUN f=$(find / -path '*deepseek_v4/nvidia/ops/o_proj.py' 2>/dev/null | head -n 1); "
+        "sed -i 's/weight_scale_inv/scale_of_weight/' $f\n"
+    )
+    try:
+        build_image(str(tmp_path), tag=moved)
+        done = build(
+            "docker/serve", tag=tag, dockerfile="Dockerfile.v0.23.0", args={"BASE_IMAGE": moved}, contexts=GUEST
+        )
+        assert done.returncode != 0
+        assert "exit code: 11" in done.stderr
+        assert "0004-o-proj-scale-name" in done.stderr
+    finally:
+        remove_image(tag)
+        remove_image(moved)

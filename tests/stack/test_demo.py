@@ -1,0 +1,167 @@
+"""The README's main job, word for word, in real containers: from a checkout to a served model, and what follows."""
+
+import json
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from helpers.process import dsv4, run, succeed
+from helpers.wait import wait_until
+
+pytestmark = pytest.mark.docker
+
+PROJECT = "dsv4-demo"
+URL = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A finished `scripts/demo`."""
+
+    output: str
+    env: dict[str, str]
+    weights: Path
+
+    def dsv4(self, *words: str, timeout: float = 600) -> tuple[int, str, str]:
+        done = dsv4(*words, "--profile", "demo", timeout=timeout, env=self.env)
+        return done.returncode, done.stdout, done.stderr
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
+    if run("docker", "ps", "--quiet", "--filter", f"label=com.docker.compose.project={PROJECT}", timeout=30).stdout:
+        pytest.skip("a demo runs on this machine, and is left alone; stop it: scripts/demo --down")
+    folder = tmp_path_factory.mktemp("weights")
+    env = {"DSV4_WEIGHTS_DIR": str(folder)}
+    try:
+        done = succeed("scripts/demo", timeout=1500, env=env)
+        yield Demo(output=done.stdout, env=env, weights=folder / "tiny-counter-long")
+    finally:
+        succeed("scripts/demo", "--down", timeout=180, env=env)
+
+
+def container(service: str) -> str:
+    return f"{PROJECT}-{service}-1"
+
+
+def log(service: str) -> str:
+    done = succeed("docker", "logs", container(service), timeout=30)
+    return done.stdout + done.stderr
+
+
+def health() -> str:
+    done = run(
+        "docker", "inspect", "--format", "{{.State.Status}} {{.State.Health.Status}}", container("serve"), timeout=30
+    )
+    return done.stdout.strip()
+
+
+def test_it_ends_with_an_answer_the_manifest_and_the_url(demo: Demo) -> None:
+    assert "ok    answer: 'abcdef' -> 'ghijklmnopqrstuv'\n" in demo.output
+    assert "ok    manifest: " in demo.output
+    assert "ok    context length: 512\n" in demo.output
+    assert "WRONG" not in demo.output
+    assert f"It serves at {URL}." in demo.output
+
+
+def test_the_printed_curl_command_answers(demo: Demo) -> None:
+    (command,) = [line.strip() for line in demo.output.splitlines() if line.strip().startswith("curl ")]
+    answer = json.loads(succeed(*shlex.split(command), timeout=60).stdout)
+    assert answer["choices"][0]["text"] == "ghijklmnopqrstuv"
+
+
+def test_shards_are_the_bases_and_the_config_is_the_overlays(demo: Demo) -> None:
+    manifest = json.loads((demo.weights / ".dsv4/manifest.json").read_text())
+    assert (manifest["config"], manifest["conversion"]) == ("overlay", "demo")
+    origins = {path: entry["origin"] for path, entry in manifest["files"].items()}
+    assert origins.pop("config.json") == "overlay"
+    assert set(origins.values()) == {"base"}
+    assert sum(path.endswith(".safetensors") for path in origins) == 4
+    assert json.loads((demo.weights / "config.json").read_text())["max_position_embeddings"] == 512
+
+
+def test_status_and_verify_agree(demo: Demo) -> None:
+    code, out, _ = demo.dsv4("status", "--json")
+    states = {state["service"]: state for state in json.loads(out)}
+    assert code == 0
+    assert (states["serve"]["health"], states["hub"]["health"]) == ("healthy", "healthy")
+    assert (states["materialize"]["status"], states["materialize"]["exit_code"]) == ("exited", 0)
+    code, out, _ = demo.dsv4("verify", "--json")
+    assert code == 0
+    assert all(finding["ok"] for finding in json.loads(out))
+
+
+def test_metrics_and_models_are_served(demo: Demo) -> None:
+    assert demo.output
+    models = json.loads(succeed("curl", "-sf", f"{URL}/v1/models", timeout=30).stdout)
+    assert [(model["id"], model["max_model_len"]) for model in models["data"]] == [("tiny-counter", 512)]
+    metrics = succeed("curl", "-sf", f"{URL}/metrics", timeout=30).stdout
+    assert "vllm:prefix_cache_queries_total" in metrics
+
+
+def test_weights_are_read_only_in_serve(demo: Demo) -> None:
+    assert demo.output
+    done = run("docker", "exec", container("serve"), "touch", "/weights/tiny-counter-long/config.json", timeout=30)
+    assert done.returncode != 0
+    assert "Read-only file system" in done.stderr
+
+
+def test_a_second_up_changes_nothing_and_downloads_nothing(demo: Demo) -> None:
+    before = log("hub").count("GET")
+    code, out, err = demo.dsv4("up")
+    assert (code, out) == (0, f"{URL}\n")
+    assert "build: every image is there already" in err
+    assert log("hub").count("GET") == before
+
+
+def test_stop_ends_the_engine_with_exit_code_0_and_up_starts_it_again_without_a_download(demo: Demo) -> None:
+    succeed("docker", "stop", container("serve"), timeout=90)
+    state = json.loads(succeed("docker", "inspect", container("serve"), timeout=30).stdout)[0]["State"]
+    assert (state["ExitCode"], state["OOMKilled"]) == (0, False)
+    code, _, err = demo.dsv4("verify")
+    assert (code, err) == (
+        10,
+        "error: dsv4-demo: serve does not run\n  next: run: dsv4 up --profile demo\n",
+    )
+    requests = log("hub").count("/resolve/")
+    code, _, _ = demo.dsv4("up")
+    assert code == 0
+    assert log("hub").count("/resolve/") == requests
+
+
+def test_a_restart_over_touched_weights_does_not_serve_until_they_are_repaired(demo: Demo) -> None:
+    config = demo.weights / "config.json"
+    good = config.read_bytes()
+    config.write_bytes(good.replace(b"512", b"256"))
+    succeed("docker", "restart", container("serve"), timeout=120)
+    assert wait_until(lambda: "config.json" in log("serve").rpartition("error: ")[2], timeout_s=60)
+    assert "healthy" not in health().split()
+    code, _, err = demo.dsv4("up")
+    assert code == 0, err
+    assert config.read_bytes() == good
+
+
+def test_a_foreign_file_ends_up_with_its_exit_code(demo: Demo) -> None:
+    foreign = demo.weights / "model-99999.safetensors"
+    foreign.write_bytes(b"x")
+    try:
+        code, _, err = demo.dsv4("up")
+        assert code == 6
+        assert "model-99999.safetensors" in err
+    finally:
+        foreign.unlink()
+
+
+@pytest.mark.usefixtures("demo")
+def test_no_variable_of_the_engine_holds_a_token() -> None:
+    assert "HF_TOKEN=" not in succeed("docker", "inspect", container("serve"), container("hub"), timeout=30).stdout
+
+
+def test_logs_names_the_services(demo: Demo) -> None:
+    code, out, _ = demo.dsv4("logs", "--tail", "5", "materialize")
+    assert code == 0
+    assert "materialize" in out
+    assert os.environ.get("HF_TOKEN", "no token") not in out

@@ -1,0 +1,128 @@
+"""Answers that no well-meaning server gives, and what becomes of the file; what the end of a run keeps from others."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers.scripted import CHUNKED, Reply, Scripted, reply
+from helpers.serving import serving
+
+from dsv4_stack.errors import IntegrityError, NetworkError
+from dsv4_stack.guest.digests import Advance, Digests, of_bytes
+from dsv4_stack.guest.download import crew
+from dsv4_stack.guest.download.address import Address
+from dsv4_stack.guest.download.crew import fetch_all
+from dsv4_stack.guest.download.download import Download, Quiet
+from dsv4_stack.guest.download.limits import Limits
+from dsv4_stack.guest.download.partial import SupersededError
+
+pytest_plugins = ["helpers.hub_fixtures"]
+pytestmark = pytest.mark.usefixtures("offline_environment")
+
+CONTENT = b"0123456789"
+LIMITS = Limits(jobs=1, stall_s=5, patience_s=0.2, progress=1, backoff_s=0.01, backoff_most_s=0.02, block=8)
+
+
+@pytest.fixture
+def download(tmp_path: Path) -> Callable[[str], Download]:
+    def make(url: str) -> Download:
+        return Download(
+            path="file",
+            address=Address(url, {}),
+            target=tmp_path / "file",
+            size=len(CONTENT),
+            sha256=hashlib.sha256(CONTENT).hexdigest(),
+            git_sha1=None,
+        )
+
+    return make
+
+
+def fetched(download: Download, limits: Limits = LIMITS) -> list[Digests]:
+    done: list[Digests] = []
+    fetch_all([download], limits, Quiet(), lambda _, found: done.append(found))
+    return done
+
+
+@pytest.mark.parametrize("location", ["http://[::1/x", "http://127.0.0.1:99999/", "https:///x"])
+def test_a_redirect_to_no_address_is_a_trouble_on_the_way(download: Callable[[str], Download], location: str) -> None:
+    redirect = reply(b"", f"Location: {location}\r\n", status="302 Found")
+    with serving(Scripted(redirect, reply(CONTENT))) as server:
+        assert fetched(download(server.url)) == [replace(of_bytes(CONTENT), git_sha1="")]
+    with serving(Scripted(*[redirect] * 99)) as server, pytest.raises(NetworkError) as caught:
+        fetched(download(server.url))
+    assert caught.value.message == (
+        "no progress for 0.2 s, 0 bytes of 10 bytes came; "
+        "the last trouble was: file: it redirects to something that is no address"
+    )
+
+
+def test_an_answer_that_goes_on_and_on_is_left_when_there_is_enough(download: Callable[[str], Download]) -> None:
+    """It is still open when the file is whole."""
+    endless = reply(b"a\r\n" + CONTENT + b"\r\n" + b"6\r\nbeyond\r\n", CHUNKED, length=-1)
+    with serving(Scripted(endless)) as server:
+        assert fetched(download(server.url)) == [replace(of_bytes(CONTENT), git_sha1="")]
+        assert len(server.heads) == 1
+
+
+def test_an_answer_of_no_stated_length_that_ends_early_is_asked_for_the_rest(
+    download: Callable[[str], Download],
+) -> None:
+    half = Reply(content=reply(CONTENT[:4], length=-1), closes=True)
+    rest = reply(CONTENT[4:], "Content-Range: bytes 4-9/10\r\n", status="206 Partial Content")
+    with serving(Scripted(half, rest)) as server:
+        assert fetched(download(server.url)) == [replace(of_bytes(CONTENT), git_sha1="")]
+        assert server.heads[1].endswith(b"\r\nRange: bytes=4-9\r\n")
+
+
+def test_a_proxy_that_wants_a_login_is_not_got_around_by_another_way(download: Callable[[str], Download]) -> None:
+    asked: list[Path] = []
+
+    def otherwise(target: Path, _advance: Advance) -> None:
+        asked.append(target)
+
+    with serving(Scripted(reply(b"", status="407 Proxy Authentication Required"))) as server:
+        with pytest.raises(NetworkError) as caught:
+            fetched(replace(download(server.url), otherwise=otherwise))
+        assert caught.value.message == f"{server.url}: the server answers 407"
+    assert asked == []
+
+
+@pytest.fixture
+def team(download: Callable[[str], Download]) -> tuple[crew._Crew, crew._Job, list[Digests]]:
+    """A crew with one file open, and no thread at work yet."""
+    done: list[Digests] = []
+    asked = download("http://127.0.0.1:9/file")
+    made = crew._Crew([asked], LIMITS, Quiet(), lambda _, found: done.append(found))
+    job = made._open(asked)
+    made._jobs.append(job)
+    return made, job, done
+
+
+def test_several_connections_may_find_fault_with_one_attempt(team: tuple[crew._Crew, crew._Job, list[Digests]]) -> None:
+    made, job, _ = team
+    for _ in range(3):
+        made._start_again(job, IntegrityError("wrong", "again"), 0)
+    assert (job.partial.generation, job.failures, job.is_over) == (1, 1, False)
+    with pytest.raises(IntegrityError, match="wrong"):
+        made._start_again(job, IntegrityError("wrong", "again"), 1)
+    assert list(job.download.target.parent.iterdir()) == []
+    made.end()
+
+
+def test_nothing_is_handed_over_once_the_run_has_ended(team: tuple[crew._Crew, crew._Job, list[Digests]]) -> None:
+    made, job, done = team
+    piece = job.partial.take()
+    assert piece
+    job.partial.write(piece, CONTENT)
+    assert job.partial.give_back(piece)
+    found = job.partial.finish()
+    made.end()
+    with pytest.raises(crew._StoppedError):
+        made._hand_over(job, found)
+    with pytest.raises(SupersededError):
+        made._finish(job)
+    assert done == []
+    assert sorted(path.name for path in job.download.target.parent.iterdir()) == ["file", "file.marks"]
