@@ -1,0 +1,57 @@
+"""Fixtures of the GPU tests.
+
+`DSV4_GPU_WORK` names a directory that several runs share; without it each run has its own.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from gpu.workdir import Checkpoints, Patched, Record, locked, make_checkpoints
+from helpers.vllm_tree import SERIES
+
+from dsv4_stack.guest.patches import in_effect
+from dsv4_stack.guest.patching import series
+from dsv4_stack.guest.patching.tree import Tree, find_vllm, release_of
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = Path(os.environ.get("DSV4_GPU_WORK") or tmp_path_factory.mktemp("gpu"))
+    for name in ("caches", "checkpoints", "logs", "results"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def record(work: Path) -> Record:
+    """Writes a part's result, for gpu/report.py."""
+
+    def write(name: str, result: object) -> None:
+        (work / "results" / f"{name}.json").write_text(json.dumps(result, indent=1))
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def patched() -> Patched:
+    tree = find_vllm()
+    release = release_of(Tree(root=tree))
+    patches = series.needed(series.load(SERIES), release)
+    in_effect(tree, patches)
+    return Patched(tree=tree, release=release, patches=patches)
+
+
+@pytest.fixture(scope="session")
+def checkpoints(work: Path) -> Checkpoints:
+    return make_checkpoints(work, "small", "--layers", "3", "--experts", "16")
+
+
+@pytest.fixture(scope="module")
+def shared_gpu(work: Path) -> Iterator[None]:
+    """Others may use the GPU too, but no one measures with it."""
+    with locked(work / "gpu.lock", fcntl.LOCK_SH):
+        yield

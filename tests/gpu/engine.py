@@ -1,0 +1,109 @@
+"""`python -m gpu.engine JSON`: one real vLLM in this process, asked through stdin, answering on stdout in JSON lines.
+
+The first answer says that it is ready, or which error ended the start. Then every request
+`{"length": prompt tokens, "tokens": to generate, "seed": of the prompt}` is answered with its seconds and tokens.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import IO, TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch.nn import Module
+    from vllm import LLM
+
+Json = dict[str, Any]
+
+
+def main(request: Json) -> int:
+    # vLLM prints to stdout too; what it says belongs to the log.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    if request["overlay"]:
+        sys.meta_path.insert(0, Overlay(Path(request["overlay"])))
+    try:
+        llm = _start(request, answers)
+    except Exception as error:
+        _say(answers, {"error": f"{type(error).__name__}: {error}"})
+        raise
+    for line in sys.stdin:
+        _say(answers, _generate(llm, **json.loads(line)))
+    # Nothing is to be kept, and an orderly end takes seconds.
+    os._exit(0)
+
+
+class Overlay(MetaPathFinder):
+    """Takes every module that has a file below `root` from there."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        del path, target
+        file = self.root / f"{fullname.replace('.', '/')}.py"
+        return spec_from_file_location(fullname, file) if file.is_file() else None
+
+
+def _start(request: Json, answers: IO[str]) -> "LLM":
+    begin = time.monotonic()
+    import transformers
+    import vllm
+    from vllm import LLM
+
+    imported = time.monotonic()
+    llm = LLM(model=request["model"], **request["arguments"])
+    loaded = time.monotonic()
+    filled = llm.apply_model(_fill_int4)[0] if request["random_int4"] else 0
+    _say(
+        answers,
+        {
+            "vllm": vllm.__version__,
+            "transformers": transformers.__version__,
+            "ready_at": time.time(),
+            "import_s": imported - begin,
+            "load_s": loaded - imported,
+            "filled": filled,
+        },
+    )
+    return llm
+
+
+def _fill_int4(model: "Module") -> int:
+    """Dummy weights leave integers as the memory was, often zero, which a GPU multiplies with less power."""
+    import torch
+
+    packed = [tensor for tensor in model.parameters() if tensor.dtype == torch.int32 and tensor.dim() == 3]
+    with torch.inference_mode():
+        for tensor in packed:
+            tensor.random_(-(2**31), 2**31 - 1)
+    return len(packed)
+
+
+def _generate(llm: "LLM", *, length: int, tokens: int, seed: int) -> Json:
+    from vllm import SamplingParams
+
+    draw = random.Random(seed)  # noqa: S311
+    prompt = {"prompt_token_ids": [draw.randrange(10, 4000) for _ in range(length)]}
+    parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
+    begin = time.monotonic()
+    (answer,) = llm.generate([prompt], parameters, use_tqdm=False)
+    return {"seconds": time.monotonic() - begin, "tokens": list(answer.outputs[0].token_ids)}
+
+
+def _say(answers: IO[str], answer: Json) -> None:
+    print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(json.loads(sys.argv[1])))

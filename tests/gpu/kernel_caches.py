@@ -1,0 +1,42 @@
+"""What engines leave in their home directory: which folders, how large, and how long each file was waited for."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+# How many of a path's first parts tell caches apart.
+_DEPTHS = {".cache": 2, ".cache/vllm": 3, "tmp": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """`waited_s` adds up, for each file, the seconds since the file before it was written, of whatever folder."""
+
+    files: int
+    bytes: int
+    waited_s: float
+
+
+def files(home: Path) -> set[Path]:
+    """Relative to the home."""
+    return {path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def folder_of(file: Path) -> str:
+    """The cache that a file belongs to."""
+    depth = _DEPTHS.get("/".join(file.parts[:2]), _DEPTHS.get(file.parts[0], 1))
+    return "/".join(file.parts[: min(depth, len(file.parts) - 1)] or ["."])
+
+
+def folders(home: Path, begun: float) -> dict[str, Folder]:
+    """Every cache in the home; `begun` is when the engine was, in seconds since the epoch."""
+    stats = sorted(
+        ((home / file).stat().st_mtime, (home / file).stat().st_size, folder_of(file)) for file in files(home)
+    )
+    number, size, waited = Counter[str](), Counter[str](), dict[str, float]()
+    for written, length, name in stats:
+        number[name] += 1
+        size[name] += length
+        waited[name] = waited.get(name, 0.0) + max(written - begun, 0.0)
+        begun = max(begun, written)
+    return {name: Folder(files=number[name], bytes=size[name], waited_s=waited[name]) for name in sorted(number)}

@@ -1,0 +1,188 @@
+"""`python -m gpu.report RESULTS`: the sections of docs/hopper.md that the GPU tests' JSON files answer."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+Result = Mapping[str, Any]
+LENGTHS: Final = ("1024", "8192", "16384", "24576")
+
+
+def report(results: Mapping[str, Result]) -> str:
+    """Results by name, as the tests record them; those that are missing have no section."""
+    return "\n\n".join(_SECTIONS[name](results[name]) for name in _SECTIONS if name in results)
+
+
+def read(directory: Path) -> dict[str, Result]:
+    """The JSON files of a directory by their names."""
+    return {file.stem: json.loads(file.read_bytes()) for file in sorted(directory.glob("*.json"))}
+
+
+def _clamp(result: Result) -> str:
+    head = [
+        *("shapes", "input", "largest gate or up", "gates past 10", "with 0005: max / mean abs, relative"),
+        *("without: max / mean abs, relative", "W4A8 against unrounded: relative"),
+    ]
+    rows = [
+        [
+            f"{row['tp']}, intermediate {row['intermediate']:,}",
+            row["input"],
+            f"{row['largest']:.1f}",
+            f"{row['gates_past']:.1%}",
+            *(_errors(row[variant]["w4a8"]) for variant in ("with", "without")),
+            f"{row['reference_w4a8']['relative']:.2%}",
+        ]
+        for row in result["rows"]
+    ]
+    return f"""\
+## What the clamp does
+
+`tests/gpu/test_clamp.py`: one layer through vLLM's own CUTLASS W4A8 experts, with patch 0005 and with the file as
+published, against `tests/gpu/moe.py`, which calculates in FP32 what W4A8 arithmetic makes of the same weights. Hidden
+size {result["hidden"]:,}, {result["experts"]} experts, {result["topk"]} of them for each of {result["tokens"]} \
+tokens, groups of 128, swiglu_limit {result["limit"]:g}. A relative
+error is the norm of the difference over the norm of the reference. The last column is what quantizing costs, in the
+reference alone.
+
+{_table(head, rows)}"""
+
+
+def _errors(errors: Result) -> str:
+    return f"{errors['max_abs']:.3g} / {errors['mean_abs']:.3g}, {errors['relative']:.2%}"
+
+
+def _serving(result: Result) -> str:
+    whole = result["w4a8"]
+    rows = [[_left_out(name), _outcome(row, whole), row.get("transformers", "")] for name, row in result.items()]
+    return f"""\
+## Each patch left out
+
+`tests/gpu/test_serving.py`: 3 layers, 16 experts, real tensor names; a prompt of 300 tokens, 8 generated.
+
+{_table(["left out", "outcome", "Transformers"], rows)}
+
+What the logs say of methods and kernels:
+
+{_choices("W4A8", whole)}
+
+{_choices("W4A16", result["w4a16"])}"""
+
+
+def _left_out(name: str) -> str:
+    name, *more = name.split(" ", 1)
+    what = {"w4a8": "nothing", "w4a16": "nothing; the W4A16 twin"}.get(name, name)
+    return ", ".join([what, *more])
+
+
+def _outcome(row: Result, whole: Result) -> str:
+    if "error" in row:
+        return f"`{row['error'].splitlines()[0]}`"
+    return "generates the same tokens" if row["tokens"] == whole.get("tokens") else f"generates {row['tokens']}"
+
+
+def _choices(name: str, row: Result) -> str:
+    return "\n".join([f"- {name}", *(f"  - `{line}`" for line in row["choices"])])
+
+
+def _ladder(result: Result) -> str:
+    if "rows" not in result:
+        return f"## Prefill\n\nNot measured; the first prompts took {result['first']} s."
+    rows = [[row["name"], *(_milliseconds(row[length]) for length in LENGTHS)] for row in result["rows"]]
+    base = result["rows"][0]
+    rows += [
+        [f"{row['name']} : {base['name']}", *(f"{_ratio(row, base, length):.3f}" for length in LENGTHS)]
+        for row in result["rows"][1:]
+    ]
+    firsts = [
+        [f"{int(length):,}", f"{first:.1f}", f"{second:.2f}"] for length, (first, second) in result["first"].items()
+    ]
+    return f"""\
+## Prefill
+
+`tests/gpu/test_ladder.py`: 8 layers, 256 experts, one TP2 rank's shapes, dummy weights with random INT4, no hash
+routing. All engines stand loaded on one GPU and are asked in turn. Median of {result["rounds"]} prompts (least to
+most), in ms; the number after the checkpoint's kind is max_num_batched_tokens.
+
+{_table(["engine", *(f"{int(length):,} tokens" for length in LENGTHS)], rows)}
+
+The first prompt of a length compiles kernels; seconds of the first engine's, caches filled by its start alone:
+
+{_table(["prompt tokens", "first", "second"], firsts)}"""
+
+
+def _milliseconds(times: Result) -> str:
+    return f"{times['median_ms']:.1f} ({times['min_ms']:.1f} to {times['max_ms']:.1f})"
+
+
+def _ratio(row: Result, base: Result, length: str) -> float:
+    ratio: float = row[length]["median_ms"] / base[length]["median_ms"]
+    return ratio
+
+
+def _startup(result: Result) -> str:
+    starts = [(name, result[key]) for name, key in (("empty", "cold"), ("kept", "warm")) if key in result]
+    rows = [[name, *_seconds(start)] for name, start in starts]
+    if len(starts) == 2:
+        cold, warm = (start["start_s"] + start["seconds"] for _, start in starts)
+        rows.append(["empty : kept, to the first answer", "", "", f"{cold / warm:.1f}", ""])
+    folders = sorted(result["folders"].items(), key=lambda item: -item[1]["waited_s"])
+    sizes = [
+        [f"`~/{name}`", f"{folder['files']:,}", f"{folder['bytes'] / 1e6:,.1f}", f"{folder['waited_s']:.0f}"]
+        for name, folder in folders
+    ]
+    added = ", ".join(f"`{file}`" for file in result.get("added", [])[:20]) or "none"
+    return f"""\
+## Start-up and its caches
+
+`tests/gpu/test_startup.py`: the checkpoint of 3 layers and 16 experts, in seconds. Beside the first start, on other
+cores, another engine compiled for the ladder.
+
+{_table(["caches", "load", "to ready", "first answer, 300 tokens", "second answer"], rows)}
+
+What the first start and its answers left. Waited: the seconds between a file and the one written before it, added up.
+
+{_table(["folder", "files", "MB", "waited, s"], sizes)}
+
+Files that the start on kept caches added: {added}."""
+
+
+def _missing(result: Result) -> str:
+    rows = [
+        [f"`~/{name}`" if name else "none", f"{row['start_s']:.0f}", f"{row['seconds']:.1f}"]
+        for name, row in result.items()
+    ]
+    return f"""\
+### One folder missing
+
+All at a time, each on a copy of the kept caches in another home directory, in seconds.
+
+{_table(["missing", "to ready", "first answer"], rows)}"""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _seconds(start: Result) -> Sequence[str]:
+    return [f"{start[key]:.1f}" for key in ("load_s", "start_s", "seconds", "again_s")]
+
+
+_SECTIONS: Final = {
+    "clamp": _clamp,
+    "serving": _serving,
+    "ladder": _ladder,
+    "startup": _startup,
+    "missing": _missing,
+}
+
+
+def main(arguments: Iterable[str]) -> None:
+    (directory,) = arguments
+    print(report(read(Path(directory))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,64 @@
+"""What the GPU tests share on disk: two small checkpoints, kept caches, logs, results as JSON, one lock."""
+
+import fcntl
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from gpu.engines import TESTS
+
+from dsv4_stack.guest.convert import convert
+from dsv4_stack.guest.patching.releases import Release
+from dsv4_stack.guest.patching.series import Patch
+
+Record = Callable[[str, Any], None]
+
+# The engines of test_startup.py and test_serving.py, which share their caches.
+HOME: Final = "caches/start"
+PROMPT: Final = 300
+ARGUMENTS: Final[Mapping[str, Any]] = {"max_model_len": 8192, "max_num_batched_tokens": 4096}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patched:
+    """The installed vLLM; `patches` are those that its release needs."""
+
+    tree: Path
+    release: Release
+    patches: tuple[Patch, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoints:
+    """The same random weights, to be read as W4A16 and as W4A8."""
+
+    w4a16: Path
+    w4a8: Path
+
+
+@contextmanager
+def locked(file: Path, kind: int) -> Iterator[None]:
+    """`kind` is fcntl's LOCK_SH or LOCK_EX; waits for it."""
+    with file.open("a") as lock:
+        fcntl.flock(lock, kind)
+        yield
+
+
+def make_checkpoints(work: Path, name: str, *options: str) -> Checkpoints:
+    """Made once; the W4A8 one has hard links to the other's weights, and the config.json that `dsv4 convert` makes."""
+    directory = work / "checkpoints" / name
+    found = Checkpoints(w4a16=directory / "w4a16", w4a8=directory / "w4a8")
+    with locked(work / f"{name}.lock", fcntl.LOCK_EX):
+        if not (found.w4a8 / "config.json").is_file():
+            command = [sys.executable, "-m", "gpu.checkpoint", str(found.w4a16), *options]
+            subprocess.run(command, check=True, cwd=TESTS, timeout=300)
+            found.w4a8.mkdir(parents=True, exist_ok=True)
+            for file in found.w4a16.glob("model*"):
+                (found.w4a8 / file.name).hardlink_to(file)
+            config = found.w4a16 / "config.json"
+            (found.w4a8 / "config.json").write_bytes(convert(config.read_bytes(), str(config))[1])
+    return found
