@@ -17,9 +17,11 @@ from docker.models.containers import Container
 
 from dsv4_stack.errors import Dsv4Error, NoEngineError, NotFoundError, of_exit_code
 
-# healthcheck.start_interval needs Engine 25 and Compose 2.20.2.
+# healthcheck.start_interval needs Engine 25, and Compose 2.20.2. Overlays use `!reset`, which early releases heeded for
+# the first service alone; its companion `!override` is documented from 2.24.4 on.
+# https://github.com/docker/compose/issues/10656, https://docs.docker.com/reference/compose-file/merge/
 MINIMUM_ENGINE: Final = (25, 0)
-MINIMUM_COMPOSE: Final = (2, 20, 2)
+MINIMUM_COMPOSE: Final = (2, 24, 4)
 # A container that keeps failing is now the one, now the other, and its port is now bound and now not.
 _HOLDS_PORTS: Final = ("running", "restarting")
 
@@ -60,6 +62,11 @@ def versions() -> dict[str, str]:
         "compose": _output("docker", "compose", "version", "--short"),
         "buildx": _output("docker", "buildx", "version"),
     }
+
+
+def info() -> dict[str, Any]:
+    """What the engine says of itself: runtimes, CDI devices, where it keeps images. Raises NoEngineError."""
+    return dict(client().info())
 
 
 def version_tuple(text: str) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     findings = doctor.examine(plan_of(args), overrides_of(args))
     if args.json:
-        print_json([{key: value for key, value in vars(finding).items() if key != "error"} for finding in findings])
+        print_json([finding.document() for finding in findings])
     else:
         for finding in findings:
             print(finding)

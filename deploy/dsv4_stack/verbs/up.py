@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     started, overrides = time.monotonic(), overrides_of(args)
     if not args.skip_doctor:
-        doctor.raise_for(doctor.examine(plan_of(args), overrides))
+        examined = doctor.examine(plan_of(args), overrides)
+        for finding in examined:
+            if finding.level is doctor.Level.WARNING:
+                say(str(finding))
+        doctor.raise_for(examined)
     # Nothing was touched until here.
     plan = locked_plan(args)
     file = stack.prepare(plan)
