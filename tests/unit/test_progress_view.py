@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from helpers.screen import shown
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dsv4_stack.guest.checkpoint import progress_view
@@ -221,6 +221,7 @@ SNAPSHOTS = st.builds(
 
 
 @given(SNAPSHOTS, st.integers(0, 200), st.integers(0, 30))
+@example(Snapshot(files=0, all_files=1, done=0, size=1, reused=0, rate=2e-313, stalled_s=0, elapsed_s=0), 80, 2)
 def test_a_screen_fits_its_terminal(now: Snapshot, columns: int, rows: int) -> None:
     lines = progress_view.screen(now, columns, rows)
     assert len(lines) <= max(rows - 1, 0)

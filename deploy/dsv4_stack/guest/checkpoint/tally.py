@@ -9,6 +9,7 @@ from typing import Final
 
 WINDOW_S: Final = 30.0
 STALLED_S: Final = 15.0
+_LEAST_RATE: Final = 1 / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,10 @@ class Snapshot:
 
     @property
     def eta_s(self) -> float | None:
-        """Seconds to the end at this rate, None while there is none."""
+        """Seconds to the end at this rate, None while there is none to speak of: below a byte an hour."""
         if self.done >= self.size:
             return 0.0
-        return (self.size - self.done) / self.rate if self.rate and not self.stalled_s else None
+        return (self.size - self.done) / self.rate if self.rate > _LEAST_RATE and not self.stalled_s else None
 
 
 @dataclass(kw_only=True, slots=True)
