@@ -5,6 +5,7 @@ temporary folders: on a tmpfs, which needs room for twice the checkpoint, and on
 """
 
 import argparse
+import os
 import shlex
 import shutil
 import sys
@@ -111,6 +112,7 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
         why_not_contained=why_not,
         deep=hashed,
         sizes=_sizes(scale),
+        cores=os.cpu_count() or 1,
     )
 
 

@@ -22,11 +22,12 @@ _LIMIT_S = 600.0
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """`wall_s` ends with the process; `synced_s` when the file system has it all as well. The disk's are at the peak
-    and in the end."""
+    and in the end. `hub_cpu_s` is what the Hub took meanwhile."""
 
     wall_s: float
     synced_s: float
     cpu_s: float
+    hub_cpu_s: float
     rss_bytes: int
     peak_bytes: int
     left_bytes: int
@@ -51,6 +52,10 @@ class Figures:
     @property
     def cpu_s_per_gb(self) -> float:
         return median(run.cpu_s for run in self.runs) / (self.needed / 1e9)
+
+    @property
+    def hub_cpu_s_per_gb(self) -> float:
+        return median(run.hub_cpu_s for run in self.runs) / (self.needed / 1e9)
 
     @property
     def rss_bytes(self) -> int:
@@ -97,8 +102,10 @@ def _run(contender: Contender, hub: Hub, wanted: Checkpoint, place: Path, *, che
     )
     try:
         _sync(place)
+        hub_cpu_s = hub.cpu_s()
         with Process(contender.command(job), place / "log") as process, Watch(process, [folder]) as watch:
             ended = process.end(_LIMIT_S)
+        hub_cpu_s = hub.cpu_s() - hub_cpu_s
         start = time.perf_counter()
         _sync(place)
         synced_s = time.perf_counter() - start
@@ -110,6 +117,7 @@ def _run(contender: Contender, hub: Hub, wanted: Checkpoint, place: Path, *, che
             wall_s=ended.wall_s,
             synced_s=ended.wall_s + synced_s,
             cpu_s=ended.cpu_s,
+            hub_cpu_s=hub_cpu_s,
             rss_bytes=watch.rss_bytes,
             peak_bytes=watch.disk_bytes,
             left_bytes=disk.allocated([folder]),
@@ -131,6 +139,7 @@ def as_table(contenders: Sequence[Contender], figures: Mapping[Contender, Figure
         "s with sync",
         "x",
         "CPU-s/GB",
+        "Hub's",
         "RSS MiB",
         "disk, peak",
         "left",
@@ -142,7 +151,7 @@ def as_table(contenders: Sequence[Contender], figures: Mapping[Contender, Figure
 
 def _row(contender: Contender, found: Figures | None, base: Figures | None) -> list[str]:
     if found is None:
-        return [contender.name, "not installed", *[""] * 7]
+        return [contender.name, "not installed", *[""] * 8]
     return [
         contender.name,
         number(found.wall_s),
@@ -150,6 +159,7 @@ def _row(contender: Contender, found: Figures | None, base: Figures | None) -> l
         number(found.synced_s),
         times(found.synced_s / base.synced_s if base else None),
         number(found.cpu_s_per_gb),
+        number(found.hub_cpu_s_per_gb),
         number(found.rss_bytes / 2**20, digits=0),
         times(found.peak),
         times(found.left),

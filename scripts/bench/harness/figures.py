@@ -34,6 +34,7 @@ class Measured:
     why_not_contained: str
     deep: Deep
     sizes: Mapping[str, str]
+    cores: int
 
 
 def bars(found: Measured) -> list[Bar]:
@@ -84,7 +85,7 @@ def _warm_bars(found: Measured) -> list[Bar]:
 def as_markdown(found: Measured, made_with: str, command: str) -> str:
     """Every table, with what it was made with and how to make it again."""
     sections = {
-        f"Cold, to a tmpfs: {found.sizes['cold']}": cold.as_table(IN_MEMORY, found.memory, CURL),
+        f"Cold, to a tmpfs: {found.sizes['cold']}": cold.as_table(IN_MEMORY, found.memory, CURL) + _limit(found),
         f"Cold, to a disk: {found.sizes['cold']}": cold.as_table(ON_DISK, found.disk, CURL) + _fsync(found.disk),
         f"Cold, slow connections: {found.sizes['paced']}": cold.as_table(PACED, found.paced, CURL),
         f"Resume after kill -9: {found.sizes['resume']}": resume.as_table(found.resumed),
@@ -94,6 +95,32 @@ def as_markdown(found: Measured, made_with: str, command: str) -> str:
     }
     tables = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items())
     return f"Made with `{command}`. {made_with}\n\n{tables}\n"
+
+
+def floor_s(found: Measured) -> float | None:
+    """Seconds in which the machine's cores can do what curl and the Hub did, and a sha256 of the bytes beside it.
+
+    None where it was not measured.
+    """
+    curl, openssl = found.memory.get(CURL), found.deep.openssl_bytes_per_s
+    if curl is None or not openssl:
+        return None
+    hash_cpu_s_per_gb = found.cores / (openssl / 1e9)
+    cpu_s_per_gb = curl.cpu_s_per_gb + curl.hub_cpu_s_per_gb + hash_cpu_s_per_gb
+    return cpu_s_per_gb * curl.needed / 1e9 / found.cores
+
+
+def _limit(found: Measured) -> str:
+    least_s, curl = floor_s(found), found.memory.get(CURL)
+    if least_s is None or curl is None:
+        return ""
+    busy = (curl.cpu_s_per_gb + curl.hub_cpu_s_per_gb) * curl.needed / 1e9 / (curl.wall_s * found.cores)
+    least, ours = times(least_s / curl.wall_s), times(found.memory[DSV4].wall_s / least_s)
+    return (
+        f"\n\nThe limit: while curl ran, it and the Hub kept {busy:.0%} of {found.cores} cores busy. With a sha256 of "
+        f"the bytes beside it, at openssl's speed, that work takes {found.cores} cores {least_s:.2f} s, which is "
+        f"{least} of curl's time; dsv4 takes {ours} of that."
+    )
 
 
 def _fsync(disk: Mapping[Contender, Figures]) -> str:

@@ -20,8 +20,9 @@ _ANSWER_S: Final = 120.0  # the first listing hashes every file
 class Hub:
     """`url` is what goes into HF_ENDPOINT."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, pid: int) -> None:
         self._port = port
+        self._pid = pid
         self.url = f"http://127.0.0.1:{port}"
 
     def is_up(self) -> bool:
@@ -49,6 +50,11 @@ class Hub:
     def requests(self) -> int:
         return len(self._ask("GET", "/__stats")["requests"])
 
+    def cpu_s(self) -> float:
+        """Seconds of processor time since its start, user and system."""
+        fields = Path(f"/proc/{self._pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def _ask(self, method: str, path: str, document: object | None = None) -> dict[str, Any]:
         connection = HTTPConnection("127.0.0.1", self._port, timeout=_ANSWER_S)
         try:
@@ -67,8 +73,8 @@ def serving(root: Path, log: Path) -> Iterator[Hub]:
     """A Hub that serves `root`, in another process."""
     port = free_port()
     words = (sys.executable, "-m", "dsv4_stack.guest", "demo-hub", str(root), "--control", "--port", str(port))
-    hub = Hub(port)
     with Process(Command(words=words, env={"HOME": os.devnull}), log) as process:
+        hub = Hub(port, process.pid)
         limit = time.monotonic() + _START_S
         while not hub.is_up():
             if not process.is_running() or time.monotonic() > limit:
