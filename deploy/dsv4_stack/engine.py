@@ -28,13 +28,17 @@ _HOLDS_PORTS: Final = ("running", "restarting")
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """A service's container as the engine sees it. `health` is "" without a health check."""
+    """A service's container as the engine sees it. `health` is "" without a health check.
+
+    `says` is what the last health check said, without the word that makes it an error.
+    """
 
     service: str
     container: str
     image: str
     status: str
     health: str
+    says: str
     exit_code: int
     labels: dict[str, str]
     started_at: str
@@ -172,6 +176,7 @@ def _state(container: Container) -> State:
         image=attributes["Config"]["Image"],
         status=state["Status"],
         health=state.get("Health", {}).get("Status", ""),
+        says=_last_words(state.get("Health", {}).get("Log") or []),
         exit_code=state["ExitCode"],
         labels=dict(container.labels),
         started_at=state["StartedAt"],
@@ -179,6 +184,10 @@ def _state(container: Container) -> State:
         published=_address(attributes["NetworkSettings"].get("Ports")),
         reserved=_address(attributes["HostConfig"].get("PortBindings")) if state["Status"] in _HOLDS_PORTS else "",
     )
+
+
+def _last_words(checks: list[dict[str, Any]]) -> str:
+    return str(checks[-1]["Output"]).strip().removeprefix("error: ") if checks else ""
 
 
 def _address(ports: dict[str, Any] | None) -> str:

@@ -1,11 +1,13 @@
 """Pins x profile -> plan: every image, command, mount and variable, decided here so that templates only print."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from dsv4_stack import matrix
 from dsv4_stack.errors import ConfigError
+from dsv4_stack.guest.serving.patience import Patience
+from dsv4_stack.guest.serving.question import Question
 from dsv4_stack.images import LABEL, Image, init_image, serve_image
 from dsv4_stack.lock import Lock, repos_of, unlocked
 from dsv4_stack.pins import Checkpoint, Engine, Pins, engine_named
@@ -14,6 +16,9 @@ from dsv4_stack.releases import Facts, Hazard
 
 WEIGHTS_MOUNT: Final = "/weights"
 CACHE_MOUNT: Final = "/cache"
+RUN_MOUNT: Final = "/run/dsv4"
+# Nobody's number on a usual host. $DSV4_UID and $DSV4_GID put others in its place.
+UID: Final = 10001
 LOCK_MOUNT: Final = "/dsv4.lock"
 _PASSED: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -79,6 +84,21 @@ class Plan:
         }
 
     @property
+    def prepare_command(self) -> list[str]:
+        user = ["--uid", f"${{DSV4_UID:-{UID}}}", "--gid", f"${{DSV4_GID:-{UID}}}"]
+        return [
+            "own",
+            *user,
+            "--enter",
+            WEIGHTS_MOUNT,
+            "--folders",
+            self.model_dir,
+            "--trees",
+            CACHE_MOUNT,
+            f"{CACHE_MOUNT}/home",
+        ]
+
+    @property
     def materialize_command(self) -> list[str]:
         command = ["materialize", "--base", self.checkpoint.base.reference, "--config", self.checkpoint.config.value]
         if self.checkpoint.overlay:
@@ -131,10 +151,14 @@ class Plan:
 
     @property
     def cache_volume(self) -> str:
-        return f"dsv4-cache-{self.engine.name}"
+        """One for each engine and GPU architecture: kernels that are compiled for one are of no use to another."""
+        capability = self.profile.machine.compute_capability.replace(".", "")
+        return f"dsv4-cache-{self.engine.name}-{f'sm{capability}' if capability else 'cpu'}"
 
     weights_mount = WEIGHTS_MOUNT
     cache_mount = CACHE_MOUNT
+    run_mount = RUN_MOUNT
+    uid = UID
 
     @property
     def serve_command(self) -> list[str]:
@@ -156,8 +180,30 @@ class Plan:
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_ENGINE_READY_TIMEOUT_S": str(self.profile.serve.ready_timeout_s),
+            "DSV4_QUESTION": json.dumps(asdict(self.question)),
+            "DSV4_PATIENCE": json.dumps(asdict(self.patience)),
+            # What keeps its caches in no folder of these keeps them at home; and a user of no name needs one.
+            "HOME": f"{CACHE_MOUNT}/home",
+            "USER": "dsv4",
         }
         return own | caches | self.profile.serve.env
+
+    @property
+    def question(self) -> Question:
+        """What the watch and `dsv4 verify` ask."""
+        probe = self.profile.probe
+        return Question(
+            model=self.profile.serve.name,
+            prompt=probe.prompt,
+            max_tokens=probe.max_tokens,
+            expect=probe.expect,
+            token_ids=probe.token_ids,
+        )
+
+    @property
+    def patience(self) -> Patience:
+        serve, health = self.profile.serve, self.profile.health
+        return Patience(ready_s=serve.ready_timeout_s, drain_s=serve.drain_s, **asdict(health))
 
     @property
     def beware(self) -> list[str]:

@@ -46,12 +46,26 @@ class Serve:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Health:
+    """How long each kind of silence is borne, in seconds; guest/serving/patience.py says what follows."""
+
+    stall_s: int
+    quiet_s: int
+    hang_s: int
+    recheck_s: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Probe:
-    """A prompt, and the regular expression that its answer at temperature 0 has to contain."""
+    """A prompt, and the regular expression that its answer at temperature 0 has to contain.
+
+    `token_ids`, where there are any, are those that the answer has to begin with.
+    """
 
     prompt: str
     max_tokens: int
     expect: str
+    token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +78,7 @@ class Profile:
     machine: Machine
     weights: Weights
     serve: Serve
+    health: Health
     probe: Probe
     files: tuple[Path, ...]
     """The files it was read from, the most general one first."""
@@ -118,7 +133,9 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
-    machine, weights, serve, probe = (root.table(key) for key in ("machine", "weights", "serve", "probe"))
+    machine, weights, serve, health, probe = (
+        root.table(key) for key in ("machine", "weights", "serve", "health", "probe")
+    )
     profile = Profile(
         name=name,
         description=root.text("description"),
@@ -147,16 +164,30 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
             flags=serve.scalars("flags"),
             env=_env(serve),
         ),
+        health=_health(health),
         probe=Probe(
             prompt=probe.text("prompt"),
             max_tokens=probe.integer("max_tokens", minimum=1),
             expect=_expression(probe, "expect"),
+            token_ids=probe.integers("token_ids", []),
         ),
         files=files,
     )
-    for table in (machine, weights, serve, probe, root):
+    for table in (machine, weights, serve, health, probe, root):
         table.finish()
     return profile
+
+
+def _health(table: Table) -> Health:
+    health = Health(
+        stall_s=table.integer("stall_s", minimum=1),
+        quiet_s=table.integer("quiet_s", minimum=1),
+        hang_s=table.integer("hang_s", minimum=1),
+        recheck_s=table.integer("recheck_s"),
+    )
+    if health.hang_s <= health.quiet_s:
+        table.complain("hang_s", f"should be more than quiet_s, which is {health.quiet_s}")
+    return health
 
 
 def _patterns(table: Table, key: str) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from dsv4_stack import engine, render
 from dsv4_stack.errors import Dsv4Error, NotReadyError, of_exit_code
-from dsv4_stack.guest import terminal
+from dsv4_stack.guest import access, terminal
 from dsv4_stack.guest.checkpoint import progress_view
+from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL, Image
 from dsv4_stack.plan import Plan
 
@@ -131,15 +132,19 @@ def url(plan: Plan, overrides: dict[str, str]) -> str:
 
 @contextmanager
 def _token_file() -> Iterator[dict[str, str]]:
-    """HF_TOKEN as a file of this user's alone, so that it stands in no environment that `docker inspect` shows."""
-    token = os.environ.get("HF_TOKEN", "")
-    if not token or os.environ.get("HF_TOKEN_FILE"):
+    """The token as a file, so that it stands in no environment that `docker inspect` shows.
+
+    The container's user has to read it, and no other user of this machine comes into its folder. Raises ConfigError.
+    """
+    token = access.token()
+    if not token:
         yield {}
         return
-    with tempfile.NamedTemporaryFile("w", prefix="dsv4-token-") as file:
-        file.write(token)
-        file.flush()
-        yield {"HF_TOKEN_FILE": file.name}
+    with tempfile.TemporaryDirectory(prefix="dsv4-token-") as folder:
+        file = Path(folder) / "token"
+        file.write_text(token, encoding="utf-8")
+        file.chmod(0o444)
+        yield {"HF_TOKEN_FILE": str(file)}
 
 
 def _follow_materialize(plan: Plan, ended: Callable[[], int | None], say: Say) -> None:
@@ -182,6 +187,7 @@ def _wait_until_healthy(plan: Plan, say: Say) -> None:
             status = state.health or state.status
             if state.health == "healthy":
                 return
+            _refuse_wrong(plan, state)
             # Docker counts restarts over the container's life, and one that still waits for its next was counted.
             first = first or state
             if state.status in ("exited", "dead") or state.restarts > first.restarts:
@@ -193,6 +199,13 @@ def _wait_until_healthy(plan: Plan, say: Say) -> None:
                 threading.Thread(target=_say_milestones, args=(state, say), daemon=True).start()
         time.sleep(POLL_S)
     raise NotReadyError(f"the engine is not ready after {patience} seconds ({status})", _logs(plan, "serve"))
+
+
+def _refuse_wrong(plan: Plan, state: engine.State) -> None:
+    """An engine that answers wrongly gets no better by waiting. Raises NotReadyError."""
+    if state.status == "running" and state.says.startswith(f"{State.WRONG}: "):
+        reason = state.says.partition(": ")[2]
+        raise NotReadyError(f"the engine answers wrongly: {reason}", _logs(plan, "serve"))
 
 
 def _say_milestones(state: engine.State, say: Say) -> None:

@@ -45,6 +45,13 @@ class Table:
             self._complain(key, "should be a list of strings")
         return tuple(str(value) for value in values)
 
+    def integers(self, key: str, default: list[int] | None = None) -> tuple[int, ...]:
+        values = self._take(key, list, "a list of whole numbers", default)
+        if not all(isinstance(value, int) and not isinstance(value, bool) for value in values):
+            self._complain(key, "should be a list of whole numbers")
+            return ()
+        return tuple(values)
+
     def scalars(self, key: str) -> dict[str, Any]:
         """A table whose keys are the user's own: kept as it is."""
         return dict(self._take(key, dict, "a table", {}))

@@ -1,7 +1,6 @@
 """What runs against what was planned: labels, manifest, served model, and an answer at temperature 0."""
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +8,10 @@ from typing import Any
 from dsv4_stack import engine
 from dsv4_stack.errors import NetworkError, NotAllowedError, NotFoundError, NotReadyError
 from dsv4_stack.guest import http
+from dsv4_stack.guest.serving import question
+from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL
-from dsv4_stack.plan import Plan
+from dsv4_stack.plan import RUN_MOUNT, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,12 +36,14 @@ def verify(plan: Plan, url: str) -> list[Finding]:
     state = engine.states(plan.project).get("serve")
     if state is None or state.status != "running":
         raise NotReadyError(f"{plan.project}: serve does not run", f"run: dsv4 up --profile {plan.profile.name}")
+    watch = _watch(plan, _json(state, f"{RUN_MOUNT}/state.json"))
     manifest = _json(state, f"{plan.model_dir}/.dsv4/manifest.json")
     record = _json(state, "/opt/dsv4/build.json") if plan.engine.wheel else {}
     return [
         *_labels(plan, state),
         *_manifest(plan, manifest),
         *_unlocked(plan, manifest, record),
+        watch,
         *_served(plan, url),
     ]
 
@@ -63,6 +66,17 @@ def _json(state: engine.State, path: str) -> dict[str, Any]:
         return dict(engine.read_json(state, path))
     except NotFoundError as error:
         raise NotReadyError(error.message, "run: dsv4 up") from None
+
+
+def _watch(plan: Plan, notice: dict[str, Any]) -> Finding:
+    """What the watch in the container says of its engine. Raises NotReadyError where that lets nobody in."""
+    if notice["state"] != State.READY:
+        raise NotReadyError(
+            f"{plan.project}: {notice['state']}: {notice['reason']}",
+            f"run: dsv4 logs --profile {plan.profile.name} serve",
+        )
+    warnings = "; ".join(notice["warnings"])
+    return Finding(subject="watch", ok=not warnings, found=warnings or notice["state"], wanted="as it was started")
 
 
 def _labels(plan: Plan, state: engine.State) -> Iterator[Finding]:
@@ -109,10 +123,10 @@ def _unlocked(plan: Plan, manifest: dict[str, Any], record: dict[str, Any]) -> I
 
 
 def _served(plan: Plan, url: str) -> Iterator[Finding]:
-    serve, probe = plan.profile.serve, plan.profile.probe
+    serve = plan.profile.serve
     try:
         models = {model["id"]: model.get("max_model_len") for model in http.get_json(f"{url}/v1/models")["data"]}
-        answer = complete(url, serve.name, probe.prompt, probe.max_tokens)
+        answer = question.answer_of(http.post_json(f"{url}/v1/completions", plan.question.body))
     except (NetworkError, NotFoundError, NotAllowedError) as error:
         raise NotReadyError(error.message, f"run: dsv4 status --profile {plan.profile.name}") from None
     except (KeyError, TypeError, AttributeError):
@@ -122,17 +136,12 @@ def _served(plan: Plan, url: str) -> Iterator[Finding]:
         yield compare("context length", models.get(serve.name), serve.flags["max-model-len"])
     yield Finding(
         subject="answer",
-        ok=re.search(probe.expect, answer) is not None,
-        found=f"{probe.prompt!r} -> {answer!r}",
-        wanted=f"one with {probe.expect}",
+        ok=not plan.question.problem_of(answer),
+        found=answer.refusal or f"{plan.question.prompt!r} -> {answer.text!r}",
+        wanted=_wanted(plan.question),
     )
 
 
-def complete(url: str, model: str, prompt: str, max_tokens: int) -> str:
-    """A completion's text at temperature 0."""
-    body = {"model": model, "prompt": prompt, "max_tokens": max_tokens, "temperature": 0}
-    answer = http.post_json(f"{url}/v1/completions", body)
-    try:
-        return str(answer["choices"][0]["text"])
-    except (KeyError, IndexError, TypeError):
-        raise NotReadyError(f"{url}/v1/completions answers without a completion: {answer}") from None
+def _wanted(asked: question.Question) -> str:
+    begins = f" that begins with the tokens {list(asked.token_ids)}" if asked.token_ids else ""
+    return f"one with {asked.expect}{begins}"

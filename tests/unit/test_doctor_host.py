@@ -240,6 +240,7 @@ def test_a_port_that_our_failing_container_takes_in_turns_is_ours(monkeypatch: p
             image="serve",
             status="restarting",
             health="",
+            says="",
             exit_code=6,
             labels={},
             started_at="2026-11-23T22:00:00Z",

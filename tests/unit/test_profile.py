@@ -33,6 +33,7 @@ def test_the_default_profile_shows_every_key_that_there_is() -> None:
         ("machine", profile.Machine),
         ("weights", profile.Weights),
         ("serve", profile.Serve),
+        ("health", profile.Health),
         ("probe", profile.Probe),
     ):
         assert values[table].keys() == {field.name for field in fields(kind)}

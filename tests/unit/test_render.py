@@ -80,7 +80,7 @@ def test_every_one_shot_is_adopted(path: str) -> None:
         for name, needs in service.get("depends_on", {}).items()
         if needs["condition"] == "service_completed_successfully"
     }
-    assert one_shots == adopted == {"materialize"}
+    assert one_shots == adopted == {"prepare", "materialize"}
 
 
 @pytest.mark.parametrize("path", [path for path in COMPOSE_FILES if "demo" not in path])

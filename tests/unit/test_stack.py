@@ -73,6 +73,7 @@ def state(**changes: object) -> engine.State:
         "image": "i",
         "status": "running",
         "health": "starting",
+        "says": "",
         "exit_code": 0,
         "labels": {},
         "started_at": "2026-01-01T00:00:00Z",
@@ -110,6 +111,36 @@ def test_an_engine_that_stops_is_the_error_of_its_exit_code(
     assert str(caught.value) == (
         "the engine stopped; its last words:\n  error: why\n  next: run: dsv4 logs --profile demo serve"
     )
+
+
+def test_an_engine_that_answers_wrongly_is_not_waited_for(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(errors.NotReadyError) as caught:
+        follow(plan, monkeypatch, state(), state(says="wrong: 'abc' is answered with '!!!'"))
+    assert str(caught.value) == (
+        "the engine answers wrongly: 'abc' is answered with '!!!'\n  next: run: dsv4 logs --profile demo serve"
+    )
+
+
+@pytest.mark.parametrize("variable", ["HF_TOKEN", "HF_TOKEN_FILE"])
+def test_a_token_is_handed_over_as_a_file_that_nobody_else_comes_near(
+    plan: Plan, docker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    for name in ("HF_TOKEN", "HF_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "mine").write_text("hf_canary\n")
+    monkeypatch.setenv(variable, "hf_canary" if variable == "HF_TOKEN" else str(tmp_path / "mine"))
+    seen = f"{tmp_path}/seen"
+    docker.write_text(
+        f'#!/bin/sh\ncat "$HF_TOKEN_FILE" >{seen}; stat -c %a "$HF_TOKEN_FILE" "$(dirname "$HF_TOKEN_FILE")" >>{seen}\n'
+        f'echo "$@" >>{seen}; echo "$HF_TOKEN_FILE" >{tmp_path}/path\n'
+    )
+    monkeypatch.setattr(engine, "states", lambda _: {"serve": state(health="healthy")})
+    monkeypatch.setattr(stack, "POLL_S", 0.01)
+    stack.up(plan, Path("compose.yaml"), {}, lambda _: None)
+    assert Path(seen).read_text() == (
+        "hf_canary444\n700\ncompose -f compose.yaml --progress plain up --detach --no-build\n"
+    )
+    assert not Path((tmp_path / "path").read_text().strip()).exists()
 
 
 MATERIALIZE_LOG = (

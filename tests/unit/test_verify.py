@@ -64,6 +64,7 @@ def running(plan: Plan) -> engine.State:
         image=plan.serve.reference,
         status="running",
         health="healthy",
+        says="ready: it answered rightly",
         exit_code=0,
         labels={"io.dsv4.context": plan.serve.context.digest, "io.dsv4.base": plan.serve.base, **plan.labels},
         started_at="",
@@ -96,8 +97,15 @@ def findings(
     return verify.verify(plan, url)
 
 
-def files_of(plan: Plan) -> dict[str, Any]:
-    return {f"{plan.model_dir}/.dsv4/manifest.json": manifest(plan), "/opt/dsv4/build.json": RECORD}
+NOTICE = {"state": "ready", "reason": "it answered rightly", "warnings": []}
+
+
+def files_of(plan: Plan, **notice: object) -> dict[str, Any]:
+    return {
+        f"{plan.model_dir}/.dsv4/manifest.json": manifest(plan),
+        "/opt/dsv4/build.json": RECORD,
+        "/run/dsv4/state.json": NOTICE | notice,
+    }
 
 
 def test_everything_as_planned_and_what_is_unlocked_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,6 +125,7 @@ def test_everything_as_planned_and_what_is_unlocked_is_named(url: str, monkeypat
         "ok    overlay: endnai/DeepSeek-V4-Flash-W4A8-FP8",
         f"ok    overlay revision: unlocked, main was {'f' * 40}",
         f"ok    engine wheel: unlocked, sha256 was {'e' * 64}",
+        "ok    watch: ready",
         "ok    served model: ['deepseek-v4-flash-w4a8']",
         "ok    context length: 32768",
         "ok    answer: 'The capital of France is' -> ' Paris, of course'",
@@ -129,7 +138,7 @@ def test_garbage_with_status_200_is_a_wrong_answer(url: str, monkeypatch: pytest
     with pytest.raises(NotReadyError) as caught:
         verify.raise_for(found)
     assert str(caught.value) == (
-        "1 of 16 comparisons failed:\n"
+        "1 of 17 comparisons failed:\n"
         "  WRONG answer: 'The capital of France is' -> '!!!!!!!!', not one with Paris\n"
         "  next: run: dsv4 up, which renders, builds and materializes what differs"
     )
@@ -162,6 +171,23 @@ def test_a_locked_wheel_has_to_be_the_one_in_the_image(url: str, monkeypatch: py
     found = findings(plan, url, monkeypatch, state=running(plan), files=files_of(plan))
     assert [str(finding) for finding in found if not finding.ok] == [
         f"WRONG engine wheel: {'e' * 64}, not {'d' * 64}",
+    ]
+
+
+def test_an_engine_that_lets_nobody_in_is_not_ready(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(W4A8, state="wrong", reason="'abc' is answered with '!!!'")
+    with pytest.raises(NotReadyError) as caught:
+        findings(W4A8, url, monkeypatch, state=running(W4A8), files=files)
+    assert str(caught.value) == (
+        "dsv4-w4a8-tp2: wrong: 'abc' is answered with '!!!'\n  next: run: dsv4 logs --profile w4a8-tp2 serve"
+    )
+
+
+def test_what_the_watch_warns_of_is_wrong(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(W4A8, warnings=["the weights are others"])
+    found = findings(W4A8, url, monkeypatch, state=running(W4A8), files=files)
+    assert [str(finding) for finding in found if not finding.ok] == [
+        "WRONG watch: the weights are others, not as it was started"
     ]
 
 

@@ -9,7 +9,9 @@ VERBS: Final = {
     "materialize": Verb("materialize", "make one complete checkpoint directory"),
     "gate": Verb("gate", "check a directory against its manifest"),
     "patches": Verb("patches", "apply a patch series, or prove that it is in effect"),
-    "ready": Verb("ready", "what the engine's entrypoint checks before it starts"),
+    "own": Verb("own", "make folders, and give them to the user that the other containers run as"),
+    "ready": Verb("ready", "what is checked before an engine starts"),
+    "serve": Verb("serve", "an engine under a watch: checked, asked, drained"),
     "health": Verb("health", "ask a URL once"),
     "demo-hub": Verb("demo_hub", "seed and serve the demo's repositories"),
 }

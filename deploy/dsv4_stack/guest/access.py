@@ -8,6 +8,7 @@ from dsv4_stack.errors import ConfigError, NetworkError
 
 DEFAULT_ENDPOINT: Final = "https://huggingface.co"
 _TRUE: Final = {"1", "ON", "YES", "TRUE"}
+_LET_READ: Final = "chmod 644 that file, in a folder that only you may enter; dsv4 up hands it over by itself"
 _MEND: Final = "mend $HF_TOKEN or the file that $HF_TOKEN_FILE names"
 
 
@@ -63,5 +64,7 @@ def _token_of_files() -> str:
 def _token_of_file(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
+    except PermissionError:
+        raise ConfigError(f"the token file {path} cannot be read by user {os.getuid()}", _LET_READ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the token file {path} cannot be read: {error}", _MEND) from None
