@@ -17,6 +17,7 @@ VERBS: Final = {
     "status": Verb("verbs.status", "what runs"),
     "logs": Verb("verbs.logs", "what the containers say"),
     "verify": Verb("verbs.verify", "hold what runs against the plan"),
+    "keys": Verb("verbs.keys", "API keys for the edge: add, revoke, list"),
     "down": Verb("verbs.down", "stop; weights stay"),
     "convert": Verb("guest.convert", "turn a W4A16 config.json into the W4A8 one"),
     "materialize": Verb("guest.materialize", "make one complete checkpoint directory"),

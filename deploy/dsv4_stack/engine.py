@@ -5,7 +5,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,8 @@ from dsv4_stack.errors import Dsv4Error, NoEngineError, NotFoundError, of_exit_c
 MINIMUM_ENGINE: Final = (25, 0)
 MINIMUM_COMPOSE: Final = (2, 24, 4)
 # A container that keeps failing is now the one, now the other, and its port is now bound and now not.
+# The engine's, and the edge's.
+_API_PORTS: Final = ("8000/tcp", "443/tcp")
 _HOLDS_PORTS: Final = ("running", "restarting")
 
 
@@ -79,12 +81,12 @@ def version_tuple(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in match[0].split(".")) if match else (0,)
 
 
-def compose(file: Path, *words: str, to_stdout: bool = False) -> None:
-    """Run `docker compose` on a rendered file; what it says is progress, so it goes to stderr unless it is the result.
+def compose(files: Sequence[Path], *words: str, to_stdout: bool = False) -> None:
+    """Run `docker compose` on rendered files; what it says is progress, so it goes to stderr unless it is the result.
 
     Raises NoEngineError, Dsv4Error.
     """
-    command = ["docker", "compose", "-f", str(file), *words]
+    command = [*_compose(files), *words]
     try:
         done = subprocess.run(command, stdout=None if to_stdout else sys.stderr, check=False)
     except FileNotFoundError:
@@ -93,12 +95,12 @@ def compose(file: Path, *words: str, to_stdout: bool = False) -> None:
         raise Dsv4Error(f"`{' '.join(command)}` ended with exit code {done.returncode}", "read what it says above")
 
 
-def compose_build(file: Path, *services: str, env: Mapping[str, str]) -> None:
+def compose_build(files: Sequence[Path], *services: str, env: Mapping[str, str]) -> None:
     """`docker compose build`, passed on to stderr line by line.
 
     A build step that ended with an exit code of errors.py raises that error (a patch that does not apply: PatchError).
     """
-    command = ["docker", "compose", "-f", str(file), "--progress", "plain", "build", *services]
+    command = [*_compose(files), "--progress", "plain", "build", *services]
     code = 0
     environment, pipe = {**os.environ, **env}, subprocess.PIPE
     with subprocess.Popen(
@@ -113,10 +115,14 @@ def compose_build(file: Path, *services: str, env: Mapping[str, str]) -> None:
         raise of_exit_code(code)(f"{step}; what it said stands above", "mend it, then run: dsv4 build")
 
 
-def compose_in_background(file: Path, *words: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def compose_in_background(files: Sequence[Path], *words: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """As `compose`, but not waited for; its output goes to stderr."""
-    command = ["docker", "compose", "-f", str(file), *words]
+    command = [*_compose(files), *words]
     return subprocess.Popen(command, env={**os.environ, **env}, stdout=sys.stderr)
+
+
+def _compose(files: Sequence[Path]) -> list[str]:
+    return ["docker", "compose", *(word for file in files for word in ("-f", str(file)))]
 
 
 def states(project: str) -> dict[str, State]:
@@ -141,11 +147,23 @@ def logs(
 
 def read_json(state: State, path: str) -> Any:  # noqa: ANN401
     """A JSON file of a running container. Raises NotFoundError."""
-    code, output = _container(state).exec_run(["cat", path])
-    text = b"".join([output] if isinstance(output, bytes) else output).decode(errors="replace")
+    code, text = _exec(state, ["cat", path])
     if code:
         raise NotFoundError(f"{state.service}: {path} cannot be read: {text.strip()}")
     return json.loads(text)
+
+
+def ask_guest(state: State, verb: str) -> Any:  # noqa: ANN401
+    """What a verb of the guest's prints as JSON in a running container. Raises the error that it ended with."""
+    code, text = _exec(state, ["python3", "-P", "-B", "-m", "dsv4_stack.guest", verb], {"PYTHONPATH": "/opt/dsv4"})
+    if code:
+        raise of_exit_code(code)(text.strip().removeprefix("error: "))
+    return json.loads(text)
+
+
+def _exec(state: State, command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:
+    code, output = _container(state).exec_run(command, environment=environment)
+    return int(code or 0), b"".join([output] if isinstance(output, bytes) else output).decode(errors="replace")
 
 
 def image(reference: str) -> dict[str, Any] | None:
@@ -191,7 +209,7 @@ def _last_words(checks: list[dict[str, Any]]) -> str:
 
 
 def _address(ports: dict[str, Any] | None) -> str:
-    bindings = (ports or {}).get("8000/tcp") or []
+    bindings: list[dict[str, str]] = next((found for port in _API_PORTS if (found := (ports or {}).get(port))), [])
     return f"{bindings[0]['HostIp']}:{bindings[0]['HostPort']}" if bindings else ""
 
 

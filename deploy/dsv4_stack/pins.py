@@ -12,7 +12,12 @@ from dsv4_stack.tables import Table, read_toml, reject
 _COMMIT: Final = "[0-9a-f]{40}"
 _IMAGE: Final = r"[a-z0-9][a-z0-9._/:-]*:[\w.-]+@sha256:[0-9a-f]{64}"
 _BASE: Final = rf"{_IMAGE}|[a-z0-9][a-z0-9._/:-]*:[\w.-]+"
+_IMAGE_HINT: Final = "an image as name:tag@sha256:digest"
 _REPO: Final = r"[\w.-]+/[\w.-]+"
+
+
+BESIDE: Final = ("edge", "prometheus", "grafana", "dcgm")
+"""Images that are used as they are."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,10 +73,11 @@ class Checkpoint:
 
 @dataclass(frozen=True, kw_only=True)
 class Pins:
-    """All of pins.toml."""
+    """All of pins.toml. `beside` are the images of what may be laid over a stack, by name."""
 
     default_engine: str
     init_image: str
+    beside: dict[str, str]
     engines: dict[str, Engine]
     releases: dict[str, Facts]
     hazards: dict[str, Hazard]
@@ -86,7 +92,8 @@ def load(path: Path) -> Pins:
     images = root.table("images")
     pins = Pins(
         default_engine=root.text("default_engine"),
-        init_image=images.text("init", pattern=_IMAGE, hint="an image as name:tag@sha256:digest"),
+        init_image=images.text("init", pattern=_IMAGE, hint=_IMAGE_HINT),
+        beside={name: images.text(name, pattern=_IMAGE, hint=_IMAGE_HINT) for name in BESIDE},
         engines={name: _engine(name, table) for name, table in root.tables("engines").items()},
         releases={name: read_facts(name, table) for name, table in root.tables("releases").items()},
         hazards={name: read_hazard(name, table) for name, table in root.tables("hazards", optional=True).items()},

@@ -19,6 +19,10 @@ CACHE_MOUNT: Final = "/cache"
 RUN_MOUNT: Final = "/run/dsv4"
 # Nobody's number on a usual host. $DSV4_UID and $DSV4_GID put others in its place.
 UID: Final = 10001
+OVERLAYS: Final = ("edge",)
+"""What may be laid over a stack, in this order."""
+# Of the edge: names and hashes of API keys, no secrets.
+KEYS_DIR: Final = "/var/lib/dsv4/keys"
 LOCK_MOUNT: Final = "/dsv4.lock"
 _PASSED: Final = (
     *("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"),
@@ -55,6 +59,7 @@ class Plan:
     lock: Lock
     init: Image
     serve: Image
+    beside: dict[str, str]
     unlocked: tuple[str, ...]
     patches: tuple[str, ...]
     hazards: tuple[Hazard, ...]
@@ -243,6 +248,7 @@ def make_plan(pins: Pins, profile: Profile, lock: Lock, *, engine: str = "") -> 
         lock=lock,
         init=init_image(pins),
         serve=serve_image(pins, chosen),
+        beside=pins.beside,
         unlocked=tuple(unlocked([chosen], [checkpoint], lock)),
         patches=tuple(patch.name for patch in matrix.needed(pins, chosen)),
         hazards=matrix.hazards(pins, chosen),

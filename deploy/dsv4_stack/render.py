@@ -12,10 +12,10 @@ import yaml
 from dsv4_stack import assets
 from dsv4_stack.context import Context, guest_files
 from dsv4_stack.errors import ConfigError, StaleError, UsageError
-from dsv4_stack.images import init_image, serve_image
+from dsv4_stack.images import Image, init_image, serve_image
 from dsv4_stack.lock import Lock
 from dsv4_stack.pins import Pins
-from dsv4_stack.plan import Plan, make_plan
+from dsv4_stack.plan import KEYS_DIR, OVERLAYS, UID, Plan, make_plan
 from dsv4_stack.profile import DEFAULT, Profile
 
 Rendered = dict[str, str]
@@ -30,13 +30,15 @@ def render(pins: Pins, profiles: Iterable[Profile], lock: Lock) -> Rendered:
     contexts = [init_image(pins).context] + [serve_image(pins, engine).context for engine in pins.engines.values()]
     dockerfiles = {context.output: render_dockerfile(context) for context in contexts}
     plans = {compose_path(profile.name): make_plan(pins, profile, lock) for profile in profiles}
-    return dockerfiles | {path: render_compose(plan) for path, plan in plans.items()}
+    overlays = render_overlays(init_image(pins), pins.beside)
+    return dockerfiles | {path: render_compose(plan) for path, plan in plans.items()} | overlays
 
 
 def render_plan(plan: Plan) -> Rendered:
     """One plan alone: the two Dockerfiles it builds, and its compose file as compose/compose.yaml."""
     dockerfiles = {image.context.output: render_dockerfile(image.context) for image in plan.images}
-    return dockerfiles | {"compose/compose.yaml": render_compose(plan)}
+    overlays = render_overlays(plan.init, plan.beside)
+    return dockerfiles | {"compose/compose.yaml": render_compose(plan)} | overlays
 
 
 def compose_path(profile: str) -> str:
@@ -54,6 +56,15 @@ def render_compose(plan: Plan) -> str:
     text = _header(sources) + _fill(_STACK, {"plan": plan})
     yaml.safe_load(text)
     return text
+
+
+def render_overlays(init: Image, beside: dict[str, str]) -> Rendered:
+    """What may be laid over any stack, f(pins)."""
+    variables = {"init": init, "uid": UID, "keys_dir": KEYS_DIR, "beside": beside}
+    texts = {name: _fill(f"compose/{name}.yaml.j2", variables) for name in OVERLAYS}
+    return {
+        f"compose/{name}.yaml": _header(f"compose/{name}.yaml.j2 and pins.toml") + text for name, text in texts.items()
+    }
 
 
 def check(rendered: Rendered, root: Path) -> None:
@@ -108,6 +119,8 @@ def _project_files(rendered: Rendered) -> dict[str, bytes]:
     copied = {path.relative_to(assets.ROOT).as_posix(): path for path in plain}
     guest = [*guest_files(), assets.PACKAGE / ".dockerignore"]
     copied |= {f"deploy/dsv4_stack/{path.relative_to(assets.PACKAGE).as_posix()}": path for path in guest}
+    beside = [path for path in assets.COMPOSE.rglob("*") if path.is_file() and path.parent != assets.COMPOSE]
+    copied |= {path.relative_to(assets.ROOT).as_posix(): path for path in beside}
     texts = {path: text.encode() for path, text in rendered.items()}
     return {name: path.read_bytes() for name, path in copied.items()} | texts
 
@@ -147,7 +160,7 @@ def literal(value: str | list[str]) -> str:
 
 def _present(root: Path) -> set[str]:
     """The generated files that lie under `root` now."""
-    paths = [*root.glob("docker/*/Dockerfile*"), *root.glob("compose/compose*.yaml")]
+    paths = [*root.glob("docker/*/Dockerfile*"), *root.glob("compose/*.yaml")]
     return {path.relative_to(root).as_posix() for path in paths if path.suffix != ".j2"}
 
 

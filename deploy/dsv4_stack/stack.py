@@ -1,4 +1,4 @@
-"""The running stack: render it to its own folder, build, start, follow it until it is ready, stop it."""
+"""The running stack: build, start, follow it until it is ready, stop it."""
 
 import os
 import sys
@@ -9,19 +9,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dsv4_stack import engine, render
+from dsv4_stack import engine
 from dsv4_stack.errors import Dsv4Error, NotReadyError, of_exit_code
 from dsv4_stack.guest import access, terminal
 from dsv4_stack.guest.checkpoint import progress_view
 from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL, Image
 from dsv4_stack.plan import Plan
+from dsv4_stack.project import Files, environment
 
 Say = Callable[[str], None]
 POLL_S = 0.5
 PROGRESS_S = 10.0
-# Settings that name a file or a folder of this machine.
-PATHS = ("DSV4_WEIGHTS_DIR", "DSV4_EXTRA_CA", "DSV4_WHEELS", "HF_TOKEN_FILE")
 MATERIALIZE = progress_view.PREFIX
 SHARDS = "Loading safetensors checkpoint shards"
 # What vLLM says when a phase of its start is over; everything else of its log is for `dsv4 logs`.
@@ -35,44 +34,12 @@ MILESTONES = (
 )
 
 
-def folder(plan: Plan) -> Path:
-    """Where a plan's rendered project lives on this machine."""
-    state = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
-    return state / "dsv4" / plan.project
-
-
-def prepare(plan: Plan) -> Path:
-    """Render the plan's project; returns its compose file."""
-    root = folder(plan)
-    root.mkdir(parents=True, exist_ok=True)
-    render.write_project(render.render_plan(plan), plan.lock, root, ours=True)
-    return compose_file(plan)
-
-
-def compose_file(plan: Plan) -> Path:
-    """The compose file of the last `prepare`."""
-    return folder(plan) / "compose" / "compose.yaml"
-
-
-def prepared(plan: Plan) -> Path:
-    """The compose file as the running stack was started from; rendered now where there is none."""
-    file = compose_file(plan)
-    return file if file.exists() else prepare(plan)
-
-
-def environment(overrides: dict[str, str]) -> dict[str, str]:
-    """The overrides, and every path among the settings made absolute: Compose would read it from its own folder."""
-    settings = {**os.environ, **overrides}
-    paths = {name: settings[name] for name in PATHS if settings.get(name)}
-    return overrides | {name: str(Path(value).expanduser().absolute()) for name, value in paths.items()}
-
-
-def build(plan: Plan, file: Path, say: Say) -> dict[str, str]:
+def build(plan: Plan, files: Files, say: Say) -> dict[str, str]:
     """Build what is not there yet; returns image ids by reference. An image is named by its context's hash."""
     missing = [image for image in plan.images if not _is_there(image)]
     if missing:
         say(f"build: {', '.join(image.reference for image in missing)}")
-        engine.compose_build(file, *(image.service for image in missing), env=environment({}))
+        engine.compose_build(files, *(image.service for image in missing), env=environment({}))
     else:
         say("build: every image is there already")
     return {image.reference: str((engine.image(image.reference) or {}).get("Id", "")) for image in plan.images}
@@ -89,12 +56,14 @@ def _is_there(image: Image) -> bool:
     return found is not None and (found["Config"]["Labels"] or {}).get(f"{LABEL}.base") == base_of(image)
 
 
-def up(plan: Plan, file: Path, overrides: dict[str, str], say: Say) -> None:
+def up(plan: Plan, files: Files, overrides: dict[str, str], say: Say) -> None:
     """Start the stack and follow it until it serves. Raises what the init container failed with, or NotReadyError."""
     with _token_file() as token:
         # Compose's own display would draw over ours.
         starting = engine.compose_in_background(
-            file, "--progress", "plain", "up", "--detach", "--no-build", env=environment(overrides) | token
+            files,
+            *("--progress", "plain", "up", "--detach", "--no-build", "--remove-orphans"),
+            env=environment(overrides) | token,
         )
         try:
             _follow_materialize(plan, starting.poll, _live(say))
@@ -113,15 +82,19 @@ def up(plan: Plan, file: Path, overrides: dict[str, str], say: Say) -> None:
     _wait_until_healthy(plan, say)
 
 
-def down(file: Path, *, volumes: bool) -> None:
+def down(files: Files, *, volumes: bool) -> None:
     """Stop and remove the containers; the weights are a bind mount and stay."""
-    engine.compose(file, "down", "--remove-orphans", *(["--volumes"] if volumes else []))
+    engine.compose(files, "down", "--remove-orphans", *(["--volumes"] if volumes else []))
 
 
 def url(plan: Plan, overrides: dict[str, str]) -> str:
     """Where the API answers on this machine: where the running container publishes it, else where it would."""
     settings = {**os.environ, **overrides}
-    serve = engine.states(plan.project).get("serve")
+    states = engine.states(plan.project)
+    if "edge" in states:
+        host, port = settings.get("DSV4_EDGE_HOST") or "localhost", states["edge"].published.rpartition(":")[2]
+        return f"https://{host}" if port in ("", "443") else f"https://{host}:{port}"
+    serve = states.get("serve")
     bind = settings.get("DSV4_BIND") or plan.profile.serve.bind
     address, _, port = (serve.published if serve else "").rpartition(":")
     address, port = address or bind, port or settings.get("DSV4_PORT") or str(plan.profile.serve.port)

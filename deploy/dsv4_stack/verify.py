@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsv4_stack import engine
-from dsv4_stack.errors import NetworkError, NotAllowedError, NotFoundError, NotReadyError
+from dsv4_stack.errors import Dsv4Error, NetworkError, NotAllowedError, NotFoundError, NotReadyError
 from dsv4_stack.guest import http
 from dsv4_stack.guest.serving import question
+from dsv4_stack.guest.serving.question import Answer, Question
 from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL
 from dsv4_stack.plan import RUN_MOUNT, Plan
@@ -33,7 +34,8 @@ class Finding:
 
 def verify(plan: Plan, url: str) -> list[Finding]:
     """Every comparison. Raises NotReadyError where nothing runs that could be compared."""
-    state = engine.states(plan.project).get("serve")
+    states = engine.states(plan.project)
+    state = states.get("serve")
     if state is None or state.status != "running":
         raise NotReadyError(f"{plan.project}: serve does not run", f"run: dsv4 up --profile {plan.profile.name}")
     watch = _watch(plan, _json(state, f"{RUN_MOUNT}/state.json"))
@@ -44,7 +46,7 @@ def verify(plan: Plan, url: str) -> list[Finding]:
         *_manifest(plan, manifest),
         *_unlocked(plan, manifest, record),
         watch,
-        *_served(plan, url),
+        *_served(plan, _from_inside(plan, state) if "edge" in states else _from_outside(plan, url)),
     ]
 
 
@@ -122,15 +124,31 @@ def _unlocked(plan: Plan, manifest: dict[str, Any], record: dict[str, Any]) -> I
             yield Finding(subject="engine wheel", ok=True, found=f"unlocked, sha256 was {sha256}", wanted="")
 
 
-def _served(plan: Plan, url: str) -> Iterator[Finding]:
-    serve = plan.profile.serve
+def _from_outside(plan: Plan, url: str) -> tuple[Any, Answer]:
+    """What /v1/models lists and what the model answers, as users get it. Raises NotReadyError."""
     try:
-        models = {model["id"]: model.get("max_model_len") for model in http.get_json(f"{url}/v1/models")["data"]}
-        answer = question.answer_of(http.post_json(f"{url}/v1/completions", plan.question.body))
+        models = http.get_json(f"{url}/v1/models")
+        return models, question.answer_of(http.post_json(f"{url}/v1/completions", plan.question.body))
     except (NetworkError, NotFoundError, NotAllowedError) as error:
         raise NotReadyError(error.message, f"run: dsv4 status --profile {plan.profile.name}") from None
+
+
+def _from_inside(plan: Plan, state: engine.State) -> tuple[Any, Answer]:
+    """The same from within the container: behind the edge it takes a key, which verify has not."""
+    try:
+        found = engine.ask_guest(state, "ask")
+    except Dsv4Error as error:
+        raise NotReadyError(error.message, f"run: dsv4 status --profile {plan.profile.name}") from None
+    answer = found["answer"]
+    return found["models"], Answer(**answer | {"token_ids": tuple(answer["token_ids"])})
+
+
+def _served(plan: Plan, found: tuple[Any, Answer]) -> Iterator[Finding]:
+    serve, (listed, answer) = plan.profile.serve, found
+    try:
+        models = {model["id"]: model.get("max_model_len") for model in listed["data"]}
     except (KeyError, TypeError, AttributeError):
-        raise NotReadyError(f"{url}/v1/models answers without a list of models") from None
+        raise NotReadyError("/v1/models answers without a list of models") from None
     yield compare("served model", list(models), [serve.name])
     if "max-model-len" in serve.flags:
         yield compare("context length", models.get(serve.name), serve.flags["max-model-len"])
@@ -142,6 +160,6 @@ def _served(plan: Plan, url: str) -> Iterator[Finding]:
     )
 
 
-def _wanted(asked: question.Question) -> str:
+def _wanted(asked: Question) -> str:
     begins = f" that begins with the tokens {list(asked.token_ids)}" if asked.token_ids else ""
     return f"one with {asked.expect}{begins}"

@@ -35,7 +35,9 @@ def test_its_entrypoint_has_the_verbs_of_the_containers(init_image: str) -> None
         "own",
         "ready",
         "serve",
+        "ask",
         "health",
+        "key-desk",
         "demo-hub",
     ]
 

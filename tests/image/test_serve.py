@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.images import build, build_image, inspect, remove_image, run_container
 from helpers.process import ROOT
-from helpers.wheels import tree
+from helpers.standin import build_standin
 
 from dsv4_stack import assets, pins
 
@@ -20,22 +20,6 @@ LATER = [
     if engine.image == "serve" and not engine.wheel and engine.name != "v0.23.0"
 ]
 GUEST = {"guest": "deploy/dsv4_stack"}
-STANDIN = """\
-ARG BASE_IMAGE
-FROM ${BASE_IMAGE}
-RUN --mount=type=bind,target=/context \
-    site=$(python3 -c 'import site; print(site.getsitepackages()[0])') && mkdir -p "$site" && \
-    cp -r /context/site/. "$site" && python3 -m compileall -q "$site/vllm/models/deepseek_v4"
-"""
-
-
-def build_standin(base: str, release: str, context: Path) -> str:
-    """Stands in for vllm/vllm-openai, which no test can pull everywhere: 20 GB."""
-    tag = f"dsv4-test/vllm-{release}:{os.getpid()}"
-    shutil.copytree(tree(release), context / "site")
-    (context / "Dockerfile").write_text(STANDIN)
-    build_image(str(context), tag=tag, args={"BASE_IMAGE": base})
-    return tag
 
 
 @pytest.fixture(scope="module")

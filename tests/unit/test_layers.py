@@ -26,6 +26,7 @@ WAY = [
     "provenance",
     "render",
     "resolve",
+    "project",
     "engine",
     "doctor",
     "stack",

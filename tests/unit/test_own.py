@@ -62,13 +62,13 @@ def test_folders_that_are_not_there_are_made(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("mode", "owner_", "group", "after"),
+    ("mode", "owners", "after"),
     [
-        (0o700, 0, 0, 0o705),
-        (0o755, 0, 0, 0o755),
-        (0o700, UID, 0, 0o700),
-        (0o700, 0, UID, 0o750),
-        (0o200, UID, 0, 0o700),
+        (0o700, (0, 0), 0o705),
+        (0o755, (0, 0), 0o755),
+        (0o700, (UID, 0), 0o700),
+        (0o700, (0, UID), 0o750),
+        (0o200, (UID, 0), 0o700),
     ],
 )
 def test_a_folder_on_the_way_is_opened_as_little_as_will_do(
@@ -83,6 +83,17 @@ def test_a_folder_on_the_way_is_opened_as_little_as_will_do(
     assert owner(folder) == owners[0]
     opened = f"own: {folder} may be entered by everybody who comes so far\n" if after != mode else ""
     assert capsys.readouterr().out == f"{opened}own: 0 given to 10001:10001\n"
+
+
+def test_what_is_laid_over_a_stack_names_its_trees_in_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "edge").mkdir()
+    (tmp_path / "edge/ca").write_text("x")
+    monkeypatch.setenv("DSV4_OWN_EDGE", str(tmp_path / "edge"))
+    own.run(Namespace(uid=UID, gid=UID, enter=None, folders=[], trees=[]))
+    assert (owner(tmp_path / "edge"), owner(tmp_path / "edge/ca")) == (UID, UID)
+    assert capsys.readouterr().out == "own: 2 given to 10001:10001\n"
 
 
 def test_what_cannot_be_given_is_named(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.file_server import Site, serving
+from helpers.pinned import IMAGE, IMAGES
 from helpers.vllm_tree import FILES, SERIES, write_tree
 from helpers.wheels_made import make_wheel
 
@@ -16,7 +17,6 @@ from dsv4_stack import __main__ as cli
 from dsv4_stack.guest.patching import series
 from dsv4_stack.guest.patching.mapping_effect import MTP
 
-IMAGE = "name:tag@sha256:" + "a" * 64
 NAMES = [patch.name for patch in series.load(SERIES)]
 
 
@@ -32,7 +32,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
         wheel = f'wheel = {{ url = "{served.url}/a.whl", {hashes(data)} }}\n'
         facts = 'torch = "2"\ntransformers = ">=5"\nrunner = "V1"\n' + wheel
         (tmp_path / "pins.toml").write_text(
-            f'schema = 1\ndefault_engine = "commit"\n[images]\ninit = "{IMAGE}"\n'
+            f'schema = 1\ndefault_engine = "commit"\n[images]\n{IMAGES}'
             f'[engines.commit]\nabout = "a"\nimage = "serve"\nversion = "1"\nbase = "{IMAGE}"\n'
             f'releases = ["0.24.0", "0.25.1"]\nwheel = {{ url = "{served.url}/a.whl", sha256 = "" }}\n'
             f'[releases."0.24.0"]\n{facts}[releases."0.25.1"]\n{facts}[releases."0.30.0"]\n{facts}[checkpoints]\n'

@@ -4,16 +4,16 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.pinned import IMAGE, IMAGES
 
 from dsv4_stack import assets, pins
 from dsv4_stack.errors import ConfigError, NotFoundError
 
-IMAGE = "name:tag@sha256:" + "a" * 64
 GOOD = f"""
 schema = 1
 default_engine = "one"
 [images]
-init = "{IMAGE}"
+{IMAGES}
 [engines.one]
 about = "the one"
 image = "serve"

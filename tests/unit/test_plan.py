@@ -85,7 +85,7 @@ def test_the_default_profile_serves_in_this_environment() -> None:
         "DSV4_QUESTION": '{"model": "deepseek-v4-flash-w4a8", "prompt": "The capital of France is", '
         '"max_tokens": 8, "expect": "Paris", "token_ids": []}',
         "DSV4_PATIENCE": '{"ready_s": 3600, "stall_s": 600, "quiet_s": 60, "hang_s": 300, "grace_s": 15, '
-        '"recheck_s": 300, "drain_s": 120, "weights_s": 60}',
+        '"recheck_s": 300, "wrong_s": 30, "drain_s": 120, "weights_s": 60}',
         "HOME": "/cache/home",
         "USER": "dsv4",
         "VLLM_CACHE_ROOT": "/cache/vllm",

@@ -11,6 +11,7 @@ import pytest
 from dsv4_stack import __main__ as cli
 from dsv4_stack import assets, matrix, pins, profile
 
+SERVING = (assets.ROOT / "docs/serving.md").read_text(encoding="utf-8")
 README = (assets.ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [line.strip() for line in README.splitlines() if line.startswith("    ")]
 INLINE = re.findall(r"`((?:\.venv/bin/)?dsv4 [a-z][^`]*)`", README)
@@ -60,15 +61,15 @@ def test_tables_name_every_profile_engine_patch_and_verb() -> None:
 
 def test_variables_that_it_names_are_read_somewhere() -> None:
     sources = [path for path in assets.PACKAGE.rglob("*") if path.suffix in {".py", ".toml"}]
-    sources += [assets.COMPOSE / "stack.yaml.j2"]
+    sources += [path for path in assets.COMPOSE.rglob("*") if path.is_file()]
     text = "".join(Path(path).read_text(encoding="utf-8") for path in sources)
     assert [name for name in set(re.findall(r"DSV4_\w+", README)) if name not in text] == []
 
 
 def test_variables_that_are_read_are_in_it() -> None:
-    sources = [*assets.PACKAGE.rglob("*.py"), assets.COMPOSE / "stack.yaml.j2"]
+    sources = [*assets.PACKAGE.rglob("*.py"), *assets.COMPOSE.glob("*.j2")]
     read = {name for path in sources for name in re.findall(r"DSV4_[A-Z_]+", path.read_text(encoding="utf-8"))}
     inside_containers = {"DSV4_MODEL_DIR", "DSV4_EXTRA_CA_FILE", "DSV4_QUESTION", "DSV4_PATIENCE"}
     inside_containers |= {"DSV4_RUN", "DSV4_CACHES", "DSV4_ENGINE_PORT", "DSV4_NOTICE_PORT"}
-    inside_containers |= {"DSV4_DOOR", "DSV4_PASS", "DSV4_STACKS", "DSV4_PYTHONPATH"}
-    assert sorted(read - inside_containers - set(re.findall(r"DSV4_[A-Z_]+", README))) == []
+    inside_containers |= {"DSV4_DOOR", "DSV4_PASS", "DSV4_STACKS", "DSV4_PYTHONPATH", "DSV4_OWN_", "DSV4_OWN_EDGE"}
+    assert sorted(read - inside_containers - set(re.findall(r"DSV4_[A-Z_]+", README + SERVING))) == []

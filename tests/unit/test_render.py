@@ -11,12 +11,14 @@ import yaml
 
 from dsv4_stack import assets, lock, pins, profile, render
 from dsv4_stack.errors import ConfigError, StaleError, UsageError
+from dsv4_stack.plan import OVERLAYS as OVERLAY_NAMES
 from dsv4_stack.plan import make_plan
 
 LOCK = lock.load(assets.ROOT / assets.LOCK_NAME)
 PINS = lock.apply(pins.load(assets.PINS), LOCK)
 RENDERED = render.render(PINS, profile.shipped().values(), LOCK)
-COMPOSE_FILES = sorted(path for path in RENDERED if path.startswith("compose/"))
+OVERLAYS = [f"compose/{name}.yaml" for name in OVERLAY_NAMES]
+COMPOSE_FILES = sorted(path for path in RENDERED if path.startswith("compose/") and path not in OVERLAYS)
 
 
 def test_committed_files_are_as_rendered() -> None:
@@ -30,6 +32,7 @@ def test_the_rendered_set() -> None:
         "compose/compose.w4a8-tp2-baremetal.yaml",
         "compose/compose.w4a8-tp4.yaml",
         "compose/compose.yaml",
+        "compose/edge.yaml",
         "docker/init/Dockerfile",
         "docker/serve-cpu/Dockerfile",
         "docker/serve/Dockerfile",
@@ -187,7 +190,9 @@ def has_compose() -> bool:
 
 @pytest.mark.skipif(not has_compose(), reason="needs the docker command and its compose plugin (no engine)")
 @pytest.mark.parametrize("path", COMPOSE_FILES)
-def test_compose_accepts_every_rendered_file(path: str) -> None:
-    command = ["docker", "compose", "-f", str(assets.ROOT / path), "config", "--quiet"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_compose_accepts_every_rendered_file_and_what_is_laid_over_it(path: str) -> None:
+    for files in ([path], *([path, overlay] for overlay in OVERLAYS), [path, *OVERLAYS]):
+        words = [word for file in files for word in ("-f", str(assets.ROOT / file))]
+        command = ["docker", "compose", *words, "config", "--quiet"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

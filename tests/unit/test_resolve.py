@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 from helpers import file_server
 from helpers.hub import BASE, OVERLAY, SHARDS, World
+from helpers.pinned import IMAGES
 from helpers.wheels_made import make_wheel
 
 from dsv4_stack import __main__ as cli
 
 pytest_plugins = ["helpers.hub_fixtures"]
 
-IMAGE = "name:tag@sha256:" + "a" * 64
 DIGEST = "sha256:" + "d" * 64
 
 
@@ -52,7 +52,7 @@ def site(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         web.files["/vllm.whl"] = make_wheel(tmp_path, "vllm", "1.0").read_bytes()
         web.digests["org/name:tag"] = DIGEST
         (tmp_path / "pins.toml").write_text(
-            f'schema = 1\ndefault_engine = "nightly"\n[images]\ninit = "{IMAGE}"\n'
+            f'schema = 1\ndefault_engine = "nightly"\n[images]\n{IMAGES}'
             f'[engines.nightly]\nabout = "a commit"\nimage = "serve"\nversion = "1"\nbase = "{found.image}"\n'
             f'releases = ["0.24.0"]\n[engines.nightly.wheel]\nurl = "{found.url}"\nsha256 = ""\n'
             '[releases."0.24.0"]\ntorch = "2"\ntransformers = ">=5"\nrunner = "V1"\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from helpers.screen import terminal
 
-from dsv4_stack import assets, doctor, engine, errors, lock, pins, profile, stack
+from dsv4_stack import assets, doctor, engine, errors, lock, pins, profile, project, stack
 from dsv4_stack.plan import Plan, make_plan
 from dsv4_stack.verbs import common
 
@@ -36,7 +36,7 @@ def test_a_build_ends_with_the_error_of_its_step(
     line = f"ERROR: process did not complete successfully: exit code: {code}"
     docker.write_text(f"#!/bin/sh\necho '{line}'\nexit 17\n")
     with pytest.raises(kind) as caught:
-        engine.compose_build(Path("compose.yaml"), "serve", env={})
+        engine.compose_build([Path("compose.yaml")], "serve", env={})
     assert type(caught.value) is kind
     assert caught.value.message == f"a build step ended with exit code {code}; what it said stands above"
     assert capfd.readouterr().err == f"{line}\n"
@@ -45,13 +45,13 @@ def test_a_build_ends_with_the_error_of_its_step(
 def test_a_build_that_fails_otherwise_is_unexpected(docker: Path) -> None:
     docker.write_text("#!/bin/sh\nexit 1\n")
     with pytest.raises(errors.Dsv4Error) as caught:
-        engine.compose_build(Path("compose.yaml"), "serve", env={})
+        engine.compose_build([Path("compose.yaml")], "serve", env={})
     assert (type(caught.value), caught.value.exit_code) == (errors.Dsv4Error, 1)
 
 
 def test_a_build_that_succeeds_raises_nothing(docker: Path) -> None:
     docker.write_text("#!/bin/sh\necho 'a patch says exit code: 11 here'\nexit 0\n")
-    engine.compose_build(Path("compose.yaml"), "serve", env={})
+    engine.compose_build([Path("compose.yaml")], "serve", env={})
 
 
 def test_paths_are_absolute_for_compose(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_paths_are_absolute_for_compose(monkeypatch: pytest.MonkeyPatch, tmp_pat
     for name in ("DSV4_WHEELS", "DSV4_EXTRA_CA", "HF_TOKEN_FILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("DSV4_EXTRA_CA", "ca.pem")
-    assert stack.environment({"DSV4_WEIGHTS_DIR": "weights", "DSV4_PORT": "9"}) == {
+    assert project.environment({"DSV4_WEIGHTS_DIR": "weights", "DSV4_PORT": "9"}) == {
         "DSV4_WEIGHTS_DIR": f"{tmp_path}/weights",
         "DSV4_EXTRA_CA": f"{tmp_path}/ca.pem",
         "DSV4_PORT": "9",
@@ -136,9 +136,9 @@ def test_a_token_is_handed_over_as_a_file_that_nobody_else_comes_near(
     )
     monkeypatch.setattr(engine, "states", lambda _: {"serve": state(health="healthy")})
     monkeypatch.setattr(stack, "POLL_S", 0.01)
-    stack.up(plan, Path("compose.yaml"), {}, lambda _: None)
+    stack.up(plan, (Path("compose.yaml"),), {}, lambda _: None)
     assert Path(seen).read_text() == (
-        "hf_canary444\n700\ncompose -f compose.yaml --progress plain up --detach --no-build\n"
+        "hf_canary444\n700\ncompose -f compose.yaml --progress plain up --detach --no-build --remove-orphans\n"
     )
     assert not Path((tmp_path / "path").read_text().strip()).exists()
 
@@ -194,8 +194,10 @@ def test_compose_draws_nothing_of_its_own(
     docker.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n')
     monkeypatch.setattr(engine, "states", lambda _: {"serve": state(health="healthy")})
     monkeypatch.setattr(stack, "POLL_S", 0.01)
-    stack.up(plan, Path("compose.yaml"), {}, lambda _: None)
-    assert (tmp_path / "asked").read_text() == "compose -f compose.yaml --progress plain up --detach --no-build\n"
+    stack.up(plan, (Path("compose.yaml"),), {}, lambda _: None)
+    assert (
+        tmp_path / "asked"
+    ).read_text() == "compose -f compose.yaml --progress plain up --detach --no-build --remove-orphans\n"
 
 
 def test_shards_are_shown_as_they_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,6 +223,24 @@ def test_the_url_is_where_the_container_publishes_it(
     for name in ("DSV4_PORT", "DSV4_BIND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(engine, "states", lambda _: {"serve": state(published=published)})
+    assert stack.url(plan, {}) == url
+
+
+@pytest.mark.parametrize(
+    ("published", "host", "url"),
+    [
+        ("0.0.0.0:443", "", "https://localhost"),
+        ("127.0.0.1:8443", "", "https://localhost:8443"),
+        ("0.0.0.0:443", "llm.example.org", "https://llm.example.org"),
+        ("", "", "https://localhost"),
+    ],
+)
+def test_behind_the_edge_the_url_is_the_edges(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, published: str, host: str, url: str
+) -> None:
+    monkeypatch.setenv("DSV4_EDGE_HOST", host)
+    found = {"serve": state(published=""), "edge": state(service="edge", published=published)}
+    monkeypatch.setattr(engine, "states", lambda _: found)
     assert stack.url(plan, {}) == url
 
 

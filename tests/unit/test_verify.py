@@ -191,6 +191,33 @@ def test_what_the_watch_warns_of_is_wrong(url: str, monkeypatch: pytest.MonkeyPa
     ]
 
 
+def test_behind_the_edge_it_is_asked_from_inside(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody listens where the port would be."""
+    states = {"serve": running(W4A8), "edge": running(W4A8)}
+    files = files_of(W4A8)
+    model = {"id": W4A8.profile.serve.name, "max_model_len": 32768}
+    answer = {"text": " Paris", "token_ids": [1], "refusal": "", "is_lost": False}
+    monkeypatch.setattr(engine, "states", lambda _: states)
+    monkeypatch.setattr(engine, "read_json", lambda _, path: files[path])
+    monkeypatch.setattr(engine, "ask_guest", lambda _, verb: {"models": {"data": [model]}, "answer": answer, "v": verb})
+    found = verify.verify(W4A8, f"{url}/nowhere")
+    verify.raise_for(found)
+    assert str(found[-1]) == "ok    answer: 'The capital of France is' -> ' Paris'"
+
+
+def test_an_engine_that_cannot_be_asked_from_inside_is_not_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_state: engine.State, _verb: str) -> None:
+        raise NotReadyError("the API does not list its models", "")
+
+    files = files_of(W4A8)
+    monkeypatch.setattr(engine, "states", lambda _: {"serve": running(W4A8), "edge": running(W4A8)})
+    monkeypatch.setattr(engine, "read_json", lambda _, path: files[path])
+    monkeypatch.setattr(engine, "ask_guest", fail)
+    with pytest.raises(NotReadyError) as caught:
+        verify.verify(W4A8, "")
+    assert str(caught.value) == "the API does not list its models\n  next: run: dsv4 status --profile w4a8-tp2"
+
+
 def test_nothing_runs(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(NotReadyError) as caught:
         findings(DEMO, url, monkeypatch, state=None, files={})

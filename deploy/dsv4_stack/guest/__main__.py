@@ -12,7 +12,9 @@ VERBS: Final = {
     "own": Verb("own", "make folders, and give them to the user that the other containers run as"),
     "ready": Verb("ready", "what is checked before an engine starts"),
     "serve": Verb("serve", "an engine under a watch: checked, asked, drained"),
+    "ask": Verb("ask", "what this container's engine serves and answers"),
     "health": Verb("health", "ask a URL once"),
+    "key-desk": Verb("key_desk", "say who may pass the edge"),
     "demo-hub": Verb("demo_hub", "seed and serve the demo's repositories"),
 }
 

@@ -12,6 +12,7 @@ from typing import Final
 from dsv4_stack.errors import UsageError
 from dsv4_stack.guest.checkpoint.manifest import STATE
 
+ALSO: Final = "DSV4_OWN_"
 _NEXT: Final = "name a folder on a file system that knows owners: --weights DIR, or $DSV4_WEIGHTS_DIR"
 
 
@@ -27,12 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     given, root = 0, Path()
+    # What is laid over a stack has volumes of its own, and may add to the environment but not to the command.
+    trees = [*args.trees, *(Path(value) for name, value in sorted(os.environ.items()) if name.startswith(ALSO))]
     try:
         if args.enter and let_in(args.enter, args.uid, args.gid):
             print(f"own: {args.enter} may be entered by everybody who comes so far")
-        for root in [*args.folders, *args.trees]:
+        for root in [*args.folders, *trees]:
             root.mkdir(parents=True, exist_ok=True)
-            given += give(root, args.uid, args.gid, files=root in args.trees)
+            given += give(root, args.uid, args.gid, files=root in trees)
     except OSError as error:
         where = error.filename or root
         raise UsageError(f"{where} cannot be given to user {args.uid}: {error.strerror}", _NEXT) from None

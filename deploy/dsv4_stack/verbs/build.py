@@ -2,7 +2,7 @@
 
 import argparse
 
-from dsv4_stack import stack
+from dsv4_stack import project, stack
 from dsv4_stack.verbs.common import add_json, add_profile, print_json, say
 from dsv4_stack.verbs.lock import add_no_lock, locked_plan
 
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     plan = locked_plan(args)
-    images = stack.build(plan, stack.prepare(plan), say)
+    images = stack.build(plan, project.prepare(plan), say)
     if args.json:
         print_json(images)
     else:

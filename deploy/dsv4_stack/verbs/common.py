@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from dsv4_stack import assets, lock, pins, profile
-from dsv4_stack.plan import Plan, make_plan
+from dsv4_stack.plan import OVERLAYS, Plan, make_plan
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -51,6 +51,15 @@ def add_site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", help="publish the API here (default: $DSV4_PORT, else the profile's)")
     parser.add_argument("--bind", help="publish it on this address (default: $DSV4_BIND, else the profile's)")
     parser.add_argument("--weights", metavar="DIR", help="host folder (default: $DSV4_WEIGHTS_DIR, else the profile's)")
+
+
+def add_overlays(parser: argparse.ArgumentParser) -> None:
+    """What may be laid over a stack."""
+    parser.add_argument("--edge", action="store_true", help="TLS and API keys in front, and no port of the engine's")
+
+
+def overlays_of(args: argparse.Namespace) -> tuple[str, ...]:
+    return tuple(name for name in OVERLAYS if getattr(args, name))
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, str]:

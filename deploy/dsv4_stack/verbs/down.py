@@ -2,7 +2,7 @@
 
 import argparse
 
-from dsv4_stack import stack
+from dsv4_stack import project, stack
 from dsv4_stack.verbs.common import add_profile, plan_of
 
 
@@ -14,4 +14,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    stack.down(stack.prepared(plan_of(args)), volumes=args.volumes)
+    stack.down(project.prepared(plan_of(args)), volumes=args.volumes)

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dsv4_stack import engine, stack
+from dsv4_stack import engine, project
 from dsv4_stack.verbs.common import add_profile, plan_of
 
 
@@ -16,4 +16,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     plan = plan_of(args)
     follow = ["--follow"] if args.follow else []
-    engine.compose(stack.prepared(plan), "logs", "--tail", args.tail, *follow, *args.services, to_stdout=True)
+    engine.compose(project.prepared(plan), "logs", "--tail", args.tail, *follow, *args.services, to_stdout=True)

@@ -3,8 +3,18 @@
 import argparse
 import time
 
-from dsv4_stack import doctor, stack, verify
-from dsv4_stack.verbs.common import add_json, add_profile, add_site, overrides_of, plan_of, print_json, say
+from dsv4_stack import doctor, project, stack, verify
+from dsv4_stack.verbs.common import (
+    add_json,
+    add_overlays,
+    add_profile,
+    add_site,
+    overlays_of,
+    overrides_of,
+    plan_of,
+    print_json,
+    say,
+)
 from dsv4_stack.verbs.lock import add_no_lock, locked_plan
 
 
@@ -13,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_site(parser)
     add_no_lock(parser)
     add_json(parser)
+    add_overlays(parser)
     parser.add_argument("--skip-doctor", action="store_true", help="start although the machine does not fit")
     parser.add_argument(
         "--no-verify", action="store_true", help="stop at ready; do not hold what runs against the plan"
@@ -29,9 +40,9 @@ def run(args: argparse.Namespace) -> None:
         doctor.raise_for(examined)
     # Nothing was touched until here.
     plan = locked_plan(args)
-    file = stack.prepare(plan)
-    stack.build(plan, file, say)
-    stack.up(plan, file, overrides, say)
+    files = project.prepare(plan, overlays_of(args))
+    stack.build(plan, files, say)
+    stack.up(plan, files, overrides, say)
     url = stack.url(plan, overrides)
     seconds = time.monotonic() - started
     say(f"up: ready after {seconds:.0f} s")

@@ -11,6 +11,7 @@ from dsv4_stack.guest.serving.question import Answer, Question
 from dsv4_stack.guest.serving.watch import Sight
 
 LOOK_S: Final = 5.0
+ANSWER_S: Final = 300.0
 
 
 class Api:
@@ -40,7 +41,7 @@ class Api:
     def in_flight(self) -> int | None:
         """Users' requests that the API has taken and not yet answered to their end; None where it does not say."""
         try:
-            return int(json.loads(self._text(dsv4_door.IN_FLIGHT))["in_flight"])
+            return int(self.json(dsv4_door.IN_FLIGHT)["in_flight"])
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -49,8 +50,17 @@ class Api:
         threading.Thread(target=self._ask, args=(asked, within_s), daemon=True).start()
 
     def _ask(self, asked: Question, within_s: float) -> None:
-        status, body = self._request("POST", "/v1/completions", asked.body, within_s)
-        self._answers.append(_answer(status, body))
+        self._answers.append(self.answer_to(asked, within_s))
+
+    def answer_to(self, asked: Question, within_s: float = ANSWER_S) -> Answer:
+        return _answer(*self._request("POST", "/v1/completions", asked.body, within_s))
+
+    def json(self, path: str) -> Any:  # noqa: ANN401
+        """None where there is no JSON."""
+        try:
+            return json.loads(self._text(path))
+        except ValueError:
+            return None
 
     def _text(self, path: str) -> str:
         status, body = self._request("GET", path)

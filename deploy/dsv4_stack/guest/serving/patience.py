@@ -20,6 +20,8 @@ class Patience:
     """A hang that ends by itself within so long was none; then the engine is ended."""
     recheck_s: float = 300
     """The golden question is asked again; 0: never."""
+    wrong_s: float = 30
+    """… sooner after a wrong answer, because nobody is served until one is right."""
     drain_s: float = 120
     """Requests in flight get so long when the engine is stopped."""
     weights_s: float = 60

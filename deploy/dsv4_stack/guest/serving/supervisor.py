@@ -182,12 +182,17 @@ def say(text: str) -> None:
     print(f"dsv4: {text}", file=sys.stderr, flush=True)
 
 
+def port() -> int:
+    """Of the engine's API in this container."""
+    return int(os.environ.get("DSV4_ENGINE_PORT", "8000"))
+
+
 def site_of(model: Path) -> Site:
     """As the environment of the container says."""
     return Site(
         model=model,
         run=Path(os.environ.get("DSV4_RUN", "/run/dsv4")),
         caches=Path(os.environ.get("DSV4_CACHES", "/cache")),
-        port=int(os.environ.get("DSV4_ENGINE_PORT", "8000")),
+        port=port(),
         notice_port=int(os.environ.get("DSV4_NOTICE_PORT", str(notice.PORT))),
     )

@@ -10,8 +10,6 @@ from dsv4_stack.guest.serving.question import Answer, Question
 
 # A wrong answer is asked for again at once: one that is wrong so often in a row is no accident.
 TRIES: Final = 3
-# After a wrong answer nobody is served, so it is looked again sooner than while all is well.
-WRONG_RECHECK_S: Final = 30.0
 
 
 class State(StrEnum):
@@ -181,7 +179,7 @@ class Watch:
         return [self._ask(sight.now)] if is_quiet or self._is_due(sight.now) else []
 
     def _is_due(self, now: float) -> bool:
-        every = WRONG_RECHECK_S if self.state == State.WRONG else self.patience.recheck_s
+        every = self.patience.wrong_s if self.state == State.WRONG else self.patience.recheck_s
         return self._asked_at is None or 0 < every <= now - self._asked_at
 
     def _ask(self, now: float) -> Order:

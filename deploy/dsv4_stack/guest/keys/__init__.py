@@ -1,0 +1,1 @@
+"""API keys at the edge: who may ask, and how often."""
