@@ -40,6 +40,7 @@ ALONE = {
     "dsv4 render --profile P --out DIR": (3, "error: there is no profile 'P'\n"),
     "dsv4 doctor": (10, DOES_NOT_FIT),
     "dsv4 up --profile w4a8-tp4": (10, DOES_NOT_FIT),
+    "dsv4 up --edge": (10, DOES_NOT_FIT),
     "dsv4 up --engine v0.23.0": (10, DOES_NOT_FIT),
     "dsv4 up --profile mine.toml": (10, DOES_NOT_FIT),
 }
@@ -56,6 +57,10 @@ ELSEWHERE = {
     "dsv4 down": ("scripts/demo", "$dsv4 down"),
     "docker compose up": ("tests/stack/conftest.py", '"up --build --detach"'),
     "docker compose restart": ("tests/stack/test_demo.py", '"docker", "restart"'),
+    "dsv4 keys add alice": ("tests/stack/test_edge.py", 'verb("add", "alice")'),
+    "dsv4 keys list": ("tests/stack/test_edge.py", 'verb("list")'),
+    "dsv4 keys revoke alice": ("tests/stack/test_edge.py", 'verb("revoke", "bob")'),
+    "docker compose -f compose.yaml -f edge.yaml up": ("tests/stack/test_edge.py", "running.up()"),
     "dsv4 lock": ("tests/unit/test_resolve.py", 'cli.main(["lock"])'),
     "dsv4 lock --check": ("tests/unit/test_resolve.py", 'cli.main(["lock", "--check"])'),
     "dsv4 render": ("tests/wheel/test_installed.py", '"dsv4", "render", timeout'),
