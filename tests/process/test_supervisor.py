@@ -53,12 +53,16 @@ def test_a_hang_is_noticed_refused_reported_and_ended(tmp_path: Path) -> None:
         stack.wait("ready")
         engine = stack.engine
         stack.fault("hang")
-        user = threading.Thread(target=stack.complete)
-        user.start()
+        users = [threading.Thread(target=stack.complete) for _ in range(5)]
+        for user in users:
+            # One after the other: that requests come is no sign of life.
+            user.start()
+            time.sleep(0.3)
         stack.wait("hung: ", seconds=10)
         assert stack.complete()[0] == 503
         assert stack.process.wait(30) == 10
-        user.join()
+        for user in users:
+            user.join()
         assert gone(engine)
     assert "requests run, and nothing has moved for" in stack.said
     assert "dsv4: stack of python" in stack.said

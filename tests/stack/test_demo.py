@@ -3,11 +3,14 @@
 import json
 import os
 import shlex
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from helpers import load
 from helpers.process import dsv4, run, succeed
 from helpers.wait import wait_until
 
@@ -130,6 +133,39 @@ def test_stop_ends_the_engine_with_exit_code_0_and_up_starts_it_again_without_a_
     code, _, _ = demo.dsv4("up")
     assert code == 0
     assert log("hub").count("/resolve/") == requests
+
+
+def test_a_thousand_requests_survive_a_stop_in_their_middle(demo: Demo) -> None:
+    """64 at a time, half of them streamed; one that was refused is sent again, one that was accepted is answered."""
+    asked = load.Load(1000)
+    users = [threading.Thread(target=asked.work) for _ in range(64)]
+    for user in users:
+        user.start()
+    assert wait_until(lambda: asked.outcomes["right"] > 100, timeout_s=120)
+    succeed("docker", "stop", container("serve"), timeout=90)
+    assert demo.dsv4("up")[0] == 0
+    for user in users:
+        user.join()
+    assert asked.outcomes["right"] == 1000
+    assert set(asked.outcomes) == {"right", "refused"}, asked.outcomes
+
+
+def test_a_real_engine_that_hangs_is_noticed_and_started_again(demo: Demo) -> None:
+    """Its core is stopped as by a debugger; vLLM's own /health stays 200."""
+    assert demo.output
+    before = json.loads(succeed("docker", "inspect", container("serve"), timeout=30).stdout)[0]["RestartCount"]
+    top = succeed("docker", "top", container("serve"), "-eo", "pid,args", timeout=30).stdout
+    core = next(int(line.split()[0]) for line in top.splitlines() if "VLLM::EngineCore" in line)
+    os.kill(core, signal.SIGSTOP)
+    user = threading.Thread(target=load.ask, kwargs={"is_streamed": False})
+    user.start()
+    assert wait_until(lambda: health() == "running unhealthy", timeout_s=90)
+    assert load.ask(is_streamed=False) == "refused"
+    assert wait_until(lambda: health() == "running healthy", timeout_s=120)
+    user.join()
+    after = json.loads(succeed("docker", "inspect", container("serve"), timeout=30).stdout)[0]["RestartCount"]
+    assert after == before + 1
+    assert "dsv4: likely: a process of the engine was stopped by a signal (state T)" in log("serve")
 
 
 def test_a_restart_over_touched_weights_does_not_serve_until_they_are_repaired(demo: Demo) -> None:

@@ -40,10 +40,11 @@ class Engine:
 
     async def tokens(self, prompt: str, count: int) -> AsyncIterator[str]:
         self.counts["running"] += 1
-        self.counts["prompt"] += len(prompt)
         try:
             for index in range(count):
                 await self._step()
+                # As vLLM: with the first token, not when a request comes.
+                self.counts["prompt"] += len(prompt) if index == 0 else 0
                 last = (ALPHABET.find(prompt[-1:]) + 1 + index) % 26
                 yield "!" if self.fault == "garbage" else ALPHABET[last]
         finally:
