@@ -14,7 +14,7 @@ VERBS: Final = {
     "doctor": Verb("verbs.doctor", "look at this machine before anything is touched"),
     "build": Verb("verbs.build", "build a profile's images"),
     "up": Verb("verbs.up", "build, materialize and serve"),
-    "status": Verb("verbs.status", "what runs"),
+    "status": Verb("verbs.status", "what runs, and how well"),
     "logs": Verb("verbs.logs", "what the containers say"),
     "verify": Verb("verbs.verify", "hold what runs against the plan"),
     "keys": Verb("verbs.keys", "API keys for the edge: add, revoke, list"),

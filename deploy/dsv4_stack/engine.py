@@ -22,9 +22,9 @@ from dsv4_stack.errors import Dsv4Error, NoEngineError, NotFoundError, of_exit_c
 # https://github.com/docker/compose/issues/10656, https://docs.docker.com/reference/compose-file/merge/
 MINIMUM_ENGINE: Final = (25, 0)
 MINIMUM_COMPOSE: Final = (2, 24, 4)
+# The engine's, the edge's, and Grafana's.
+_API_PORTS: Final = ("8000/tcp", "443/tcp", "3000/tcp")
 # A container that keeps failing is now the one, now the other, and its port is now bound and now not.
-# The engine's, and the edge's.
-_API_PORTS: Final = ("8000/tcp", "443/tcp")
 _HOLDS_PORTS: Final = ("running", "restarting")
 
 
@@ -162,7 +162,10 @@ def ask_guest(state: State, verb: str) -> Any:  # noqa: ANN401
 
 
 def _exec(state: State, command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:
-    code, output = _container(state).exec_run(command, environment=environment)
+    try:
+        code, output = _container(state).exec_run(command, environment=environment)
+    except docker.errors.APIError as error:
+        raise NotFoundError(f"{state.service} does not run: {error.explanation}", "run: dsv4 status") from None
     return int(code or 0), b"".join([output] if isinstance(output, bytes) else output).decode(errors="replace")
 
 

@@ -1,6 +1,7 @@
 """Pins x profile -> plan: every image, command, mount and variable, decided here so that templates only print."""
 
 import json
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -19,8 +20,10 @@ CACHE_MOUNT: Final = "/cache"
 RUN_MOUNT: Final = "/run/dsv4"
 # Nobody's number on a usual host. $DSV4_UID and $DSV4_GID put others in its place.
 UID: Final = 10001
-OVERLAYS: Final = ("edge",)
-"""What may be laid over a stack, in this order."""
+MONITORING: Final = "monitoring"
+GPU_METRICS: Final = "gpu-metrics"
+OVERLAYS: Final = (MONITORING, GPU_METRICS, "edge")
+"""What may be laid over a stack, in this order: the edge takes networks away that others are on."""
 # Of the edge: names and hashes of API keys, no secrets.
 KEYS_DIR: Final = "/var/lib/dsv4/keys"
 LOCK_MOUNT: Final = "/dsv4.lock"
@@ -146,6 +149,11 @@ class Plan:
     def gpu_reservations(self) -> list[int]:
         return [self.profile.machine.gpus] if self.profile.machine.gpus else []
 
+    def laid_over(self, asked: Collection[str]) -> tuple[str, ...]:
+        """The overlays that are asked for, in their order; where GPUs are, monitoring watches them too."""
+        gpus = {GPU_METRICS} if MONITORING in asked and self.profile.machine.gpus else set()
+        return tuple(name for name in OVERLAYS if name in {*asked, *gpus})
+
     @property
     def weights_source(self) -> str:
         return f"${{DSV4_WEIGHTS_DIR:-{self.profile.weights.directory}}}"
@@ -187,6 +195,7 @@ class Plan:
             "VLLM_ENGINE_READY_TIMEOUT_S": str(self.profile.serve.ready_timeout_s),
             "DSV4_QUESTION": json.dumps(asdict(self.question)),
             "DSV4_PATIENCE": json.dumps(asdict(self.patience)),
+            "DSV4_GPUS": str(self.profile.machine.gpus),
             # What keeps its caches in no folder of these keeps them at home; and a user of no name needs one.
             "HOME": f"{CACHE_MOUNT}/home",
             "USER": "dsv4",

@@ -9,7 +9,7 @@ from typing import Any, Final
 import jinja2
 import yaml
 
-from dsv4_stack import assets
+from dsv4_stack import assets, dashboard
 from dsv4_stack.context import Context, guest_files
 from dsv4_stack.errors import ConfigError, StaleError, UsageError
 from dsv4_stack.images import Image, init_image, serve_image
@@ -59,12 +59,12 @@ def render_compose(plan: Plan) -> str:
 
 
 def render_overlays(init: Image, beside: dict[str, str]) -> Rendered:
-    """What may be laid over any stack, f(pins)."""
+    """What may be laid over any stack, f(pins), and the dashboard that one of them shows."""
     variables = {"init": init, "uid": UID, "keys_dir": KEYS_DIR, "beside": beside}
     texts = {name: _fill(f"compose/{name}.yaml.j2", variables) for name in OVERLAYS}
     return {
         f"compose/{name}.yaml": _header(f"compose/{name}.yaml.j2 and pins.toml") + text for name, text in texts.items()
-    }
+    } | {dashboard.PATH: dashboard.text()}
 
 
 def check(rendered: Rendered, root: Path) -> None:
@@ -160,7 +160,8 @@ def literal(value: str | list[str]) -> str:
 
 def _present(root: Path) -> set[str]:
     """The generated files that lie under `root` now."""
-    paths = [*root.glob("docker/*/Dockerfile*"), *root.glob("compose/*.yaml")]
+    patterns = ("docker/*/Dockerfile*", "compose/*.yaml", "compose/monitoring/*.json")
+    paths = [path for pattern in patterns for path in root.glob(pattern)]
     return {path.relative_to(root).as_posix() for path in paths if path.suffix != ".j2"}
 
 

@@ -103,6 +103,12 @@ def url(plan: Plan, overrides: dict[str, str]) -> str:
     return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
+def dashboard(plan: Plan) -> str:
+    """Where Grafana answers on this machine; nothing where monitoring is not laid over the stack."""
+    grafana = engine.states(plan.project).get("grafana")
+    return f"http://{grafana.published}" if grafana and grafana.published else ""
+
+
 @contextmanager
 def _token_file() -> Iterator[dict[str, str]]:
     """The token as a file, so that it stands in no environment that `docker inspect` shows.

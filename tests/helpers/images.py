@@ -3,7 +3,8 @@
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 from helpers.process import ROOT, run, succeed
@@ -52,6 +53,29 @@ def build_image(
     done = build(directory, tag=tag, dockerfile=dockerfile, args=args, contexts=contexts)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
+
+
+@contextmanager
+def pinned_or_built(name: str, base: str) -> Iterator[str]:
+    """The pinned image where it can be pulled; else the same program on the base that there is."""
+    if pulled := pulled_image(name):
+        yield pulled
+        return
+    tag = f"dsv4-test/{name}:{os.getpid()}"
+    build_image("tests/standin", tag=tag, dockerfile=f"{name}.Dockerfile", args={"BASE_IMAGE": base})
+    yield tag
+    remove_image(tag)
+
+
+def pulled_image(name: str) -> str:
+    """A pinned image that is here now, or nothing where it cannot be pulled."""
+    from dsv4_stack import assets, pins
+
+    pinned = pins.load(assets.PINS).beside[name]
+    # Where bases were made here, no registry is in reach.
+    if os.environ.get("DSV4_INIT_BASE"):
+        return ""
+    return pinned if run("docker", "pull", "--quiet", pinned, timeout=300).returncode == 0 else ""
 
 
 def remove_image(tag: str) -> None:

@@ -14,6 +14,7 @@ from helpers.process import ROOT, run, succeed
 from helpers.wait import wait_until
 from helpers.watched import free_port
 
+DEMO: Final = ROOT / "compose/compose.demo.yaml"
 STANDIN: Final = ROOT / "tests/standin/compose.yaml"
 PROMPT: Final = "abcdef"
 
@@ -88,7 +89,8 @@ class Stack:
 def ask(port: int, path: str, body: object = None, *, timeout: float = 10) -> tuple[int, bytes]:
     connection = HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
-        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None)
+        headers = {"Content-Type": "application/json"} if body else {}
+        connection.request("POST" if body else "GET", path, json.dumps(body) if body else None, headers)
         answer = connection.getresponse()
         return answer.status, answer.read()
     except (OSError, HTTPException):
@@ -99,9 +101,17 @@ def ask(port: int, path: str, body: object = None, *, timeout: float = 10) -> tu
 
 @contextmanager
 def stack(
-    project: str, image: str, folder: Path, *overlays: Path, env: Mapping[str, str] | None = None
+    project: str,
+    image: str,
+    folder: Path,
+    *overlays: Path,
+    env: Mapping[str, str] | None = None,
+    under: tuple[Path, ...] = (DEMO, STANDIN),
 ) -> Iterator[Stack]:
-    """Prepared, and taken down in the end with its volumes; `image` is the stand-in's serve image."""
+    """Prepared, and taken down in the end with its volumes.
+
+    `image` is the stand-in's serve image; with `under` the demo's file alone, its own engine serves.
+    """
     port = free_port()
     settings = {
         "STANDIN_IMAGE": image,
@@ -112,7 +122,7 @@ def stack(
     }
     found = Stack(
         project=project,
-        files=(ROOT / "compose/compose.demo.yaml", STANDIN, *overlays),
+        files=(*under, *overlays),
         env=settings,
         port=port,
         weights=folder / "weights/tiny-counter-long",

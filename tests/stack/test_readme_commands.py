@@ -41,6 +41,7 @@ ALONE = {
     "dsv4 doctor": (10, DOES_NOT_FIT),
     "dsv4 up --profile w4a8-tp4": (10, DOES_NOT_FIT),
     "dsv4 up --edge": (10, DOES_NOT_FIT),
+    "dsv4 up --monitoring": (10, DOES_NOT_FIT),
     "dsv4 up --engine v0.23.0": (10, DOES_NOT_FIT),
     "dsv4 up --profile mine.toml": (10, DOES_NOT_FIT),
 }
@@ -52,6 +53,7 @@ ELSEWHERE = {
     "dsv4 up": ("tests/stack/test_demo.py", 'demo.dsv4("up")'),
     "scripts/setup": ("scripts/test", "scripts/setup"),
     "dsv4 status": ("tests/stack/test_demo.py", 'demo.dsv4("status"'),
+    "dsv4 status --watch": ("tests/stack/test_monitoring.py", '"status", "--watch", "1"'),
     "dsv4 verify": ("tests/stack/test_demo.py", 'demo.dsv4("verify"'),
     "dsv4 logs --follow serve": ("tests/stack/test_demo.py", 'demo.dsv4("logs"'),
     "dsv4 down": ("scripts/demo", "$dsv4 down"),
@@ -61,6 +63,10 @@ ELSEWHERE = {
     "dsv4 keys list": ("tests/stack/test_edge.py", 'verb("list")'),
     "dsv4 keys revoke alice": ("tests/stack/test_edge.py", 'verb("revoke", "bob")'),
     "docker compose -f compose.yaml -f edge.yaml up": ("tests/stack/test_edge.py", "running.up()"),
+    "docker compose -f compose.yaml -f monitoring.yaml up": (
+        "tests/helpers/monitoring.py",
+        'running.up("serve", "prometheus"',
+    ),
     "dsv4 lock": ("tests/unit/test_resolve.py", 'cli.main(["lock"])'),
     "dsv4 lock --check": ("tests/unit/test_resolve.py", 'cli.main(["lock", "--check"])'),
     "dsv4 render": ("tests/wheel/test_installed.py", '"dsv4", "render", timeout'),

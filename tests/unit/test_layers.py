@@ -24,6 +24,9 @@ WAY = [
     "images",
     "plan",
     "provenance",
+    "card",
+    "panels",
+    "dashboard",
     "render",
     "resolve",
     "project",
@@ -31,6 +34,7 @@ WAY = [
     "doctor",
     "stack",
     "verify",
+    "figures",
     "verbs",
     "__main__",
 ]

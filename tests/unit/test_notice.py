@@ -57,6 +57,9 @@ dsv4_hangs_total 0
 # HELP dsv4_warnings what else is not as it was at the start
 # TYPE dsv4_warnings gauge
 dsv4_warnings 0
+# HELP dsv4_gpus GPUs that the engine runs on; 0 on CPUs
+# TYPE dsv4_gpus gauge
+dsv4_gpus 0
 """
 
 
@@ -96,6 +99,13 @@ def test_metrics_are_prometheus_text(tmp_path: Path) -> None:
     board.put(replace(READY, ready_after_s=None, warnings=("x",)))
     assert "dsv4_ready_after_seconds" not in board.metrics
     assert "dsv4_warnings 1\n" in board.metrics
+
+
+def test_how_many_gpus_there_are_is_the_profiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DSV4_GPUS", "2")
+    board = Board(tmp_path)
+    board.put(READY)
+    assert board.metrics.endswith("\ndsv4_gpus 2\n")
 
 
 def test_it_is_told_over_http_and_the_health_check_repeats_it(

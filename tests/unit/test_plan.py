@@ -86,6 +86,7 @@ def test_the_default_profile_serves_in_this_environment() -> None:
         '"max_tokens": 8, "expect": "Paris", "token_ids": []}',
         "DSV4_PATIENCE": '{"ready_s": 3600, "stall_s": 600, "quiet_s": 60, "hang_s": 300, "grace_s": 15, '
         '"recheck_s": 300, "wrong_s": 30, "drain_s": 120, "weights_s": 60}',
+        "DSV4_GPUS": "2",
         "HOME": "/cache/home",
         "USER": "dsv4",
         "VLLM_CACHE_ROOT": "/cache/vllm",
@@ -146,6 +147,20 @@ def test_no_profile_serves_a_demo_hub_but_the_demo() -> None:
         "w4a8-tp2-baremetal": 0,
         "w4a8-tp4": 0,
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "laid_over"),
+    [
+        ("w4a8-tp2", (), ()),
+        ("w4a8-tp2", ("edge",), ("edge",)),
+        ("w4a8-tp2", ("monitoring",), ("monitoring", "gpu-metrics")),
+        ("w4a8-tp2", ("edge", "monitoring"), ("monitoring", "gpu-metrics", "edge")),
+        ("demo", ("edge", "monitoring"), ("monitoring", "edge")),
+    ],
+)
+def test_gpus_are_watched_where_there_are_any(name: str, asked: tuple[str, ...], laid_over: tuple[str, ...]) -> None:
+    assert plan_of(name).laid_over(asked) == laid_over
 
 
 def test_what_is_unlocked_is_named() -> None:

@@ -1,5 +1,6 @@
 """The committed files are the golden files: what render makes of the shipped pins and profiles, byte for byte."""
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,7 +19,8 @@ LOCK = lock.load(assets.ROOT / assets.LOCK_NAME)
 PINS = lock.apply(pins.load(assets.PINS), LOCK)
 RENDERED = render.render(PINS, profile.shipped().values(), LOCK)
 OVERLAYS = [f"compose/{name}.yaml" for name in OVERLAY_NAMES]
-COMPOSE_FILES = sorted(path for path in RENDERED if path.startswith("compose/") and path not in OVERLAYS)
+COMPOSE_FILES = sorted(path for path in RENDERED if path.startswith("compose/compose"))
+MONITORING, GPU_METRICS, EDGE = OVERLAYS
 
 
 def test_committed_files_are_as_rendered() -> None:
@@ -33,6 +35,9 @@ def test_the_rendered_set() -> None:
         "compose/compose.w4a8-tp4.yaml",
         "compose/compose.yaml",
         "compose/edge.yaml",
+        "compose/gpu-metrics.yaml",
+        "compose/monitoring.yaml",
+        "compose/monitoring/dashboard.json",
         "docker/init/Dockerfile",
         "docker/serve-cpu/Dockerfile",
         "docker/serve/Dockerfile",
@@ -56,20 +61,24 @@ def test_one_changed_byte_is_noticed(tmp_path: Path, path: str) -> None:
 def test_orphans_and_missing_files_are_noticed_and_mended(tmp_path: Path) -> None:
     render.write(RENDERED, tmp_path)
     (tmp_path / "compose/compose.old.yaml").write_text("name: old\n")
+    (tmp_path / "compose/monitoring/other.json").write_text("{}\n")
     (tmp_path / "compose/compose.yaml").unlink()
     with pytest.raises(StaleError) as caught:
         render.check(RENDERED, tmp_path)
     assert caught.value.message == (
         "rendered files are stale:\n"
         "  compose/compose.yaml: not as rendered\n"
-        "  compose/compose.old.yaml: nothing renders it"
+        "  compose/compose.old.yaml: nothing renders it\n"
+        "  compose/monitoring/other.json: nothing renders it"
     )
-    assert render.write(RENDERED, tmp_path) == ["compose/compose.yaml", "compose/compose.old.yaml"]
+    orphans = ["compose/compose.old.yaml", "compose/monitoring/other.json"]
+    assert render.write(RENDERED, tmp_path) == ["compose/compose.yaml", *orphans]
     render.check(RENDERED, tmp_path)
 
 
 def services(path: str) -> dict[str, Any]:
-    return dict(yaml.safe_load(RENDERED[path])["services"])
+    # Compose's own tags say how files are laid over each other.
+    return dict(yaml.safe_load(re.sub(r"!(reset|override) ", "", RENDERED[path]))["services"])
 
 
 @pytest.mark.parametrize("path", COMPOSE_FILES)
@@ -121,6 +130,25 @@ def test_ports_stay_on_loopback(path: str) -> None:
     assert published == ["${DSV4_BIND:-127.0.0.1}:${DSV4_PORT:-8000}:8000"]
 
 
+def test_monitoring_stays_on_loopback_and_is_nobodys_root() -> None:
+    found = services(MONITORING)
+    published = {name: service["ports"] for name, service in found.items()}
+    assert published == {
+        "prometheus": ["127.0.0.1:${DSV4_PROMETHEUS_PORT:-9090}:9090"],
+        "grafana": ["127.0.0.1:${DSV4_GRAFANA_PORT:-3000}:3000"],
+    }
+    for service in found.values():
+        assert not service["user"].startswith("0")
+        assert (service["read_only"], service["cap_drop"]) == (True, ["ALL"])
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert all(volume.get("read_only") or volume["type"] == "volume" for volume in service["volumes"])
+
+
+def test_gpus_are_watched_by_one_that_nobody_reaches_from_outside() -> None:
+    exporter = services(GPU_METRICS)["dcgm-exporter"]
+    assert ("ports" in exporter, exporter["networks"], exporter["cap_add"]) == (False, ["inside"], ["SYS_ADMIN"])
+
+
 def test_a_dollar_sign_is_kept_from_compose() -> None:
     assert render.literal("a$b") == '"a$$b"'
     assert render.literal("${DSV4_PORT:-1}") == '"${DSV4_PORT:-1}"'
@@ -146,6 +174,8 @@ def test_a_project_of_its_own_needs_nothing_else(tmp_path: Path) -> None:
     files = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert {"compose/compose.yaml", "docker/init/Dockerfile", "docker/serve/Dockerfile", "dsv4.lock"} <= files
     assert {"docker/serve/entrypoint.sh", "deploy/dsv4_stack/guest/__main__.py"} <= files
+    assert {"compose/monitoring/alerts.yml", "compose/monitoring/dashboard.json"} <= files
+    assert {"compose/gpu-metrics/targets.yml", "compose/edge/Caddyfile"} <= files
     assert not [name for name in files if "profiles" in name or "pyc" in name]
     assert "dsv4-w4a8-tp4" in (tmp_path / "compose/compose.yaml").read_text()
 
@@ -191,7 +221,9 @@ def has_compose() -> bool:
 @pytest.mark.skipif(not has_compose(), reason="needs the docker command and its compose plugin (no engine)")
 @pytest.mark.parametrize("path", COMPOSE_FILES)
 def test_compose_accepts_every_rendered_file_and_what_is_laid_over_it(path: str) -> None:
-    for files in ([path], *([path, overlay] for overlay in OVERLAYS), [path, *OVERLAYS]):
+    # GPUs are watched for monitoring alone.
+    laid_over = ([], [EDGE], [MONITORING], [MONITORING, EDGE], [MONITORING, GPU_METRICS], OVERLAYS)
+    for files in ([path, *overlays] for overlays in laid_over):
         words = [word for file in files for word in ("-f", str(assets.ROOT / file))]
         command = ["docker", "compose", *words, "config", "--quiet"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

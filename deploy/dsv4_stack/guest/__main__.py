@@ -13,6 +13,7 @@ VERBS: Final = {
     "ready": Verb("ready", "what is checked before an engine starts"),
     "serve": Verb("serve", "an engine under a watch: checked, asked, drained"),
     "ask": Verb("ask", "what this container's engine serves and answers"),
+    "figures": Verb("figures", "what the watch and the engine say in numbers, as JSON"),
     "health": Verb("health", "ask a URL once"),
     "key-desk": Verb("key_desk", "say who may pass the edge"),
     "demo-hub": Verb("demo_hub", "seed and serve the demo's repositories"),

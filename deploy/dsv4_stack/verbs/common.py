@@ -56,10 +56,11 @@ def add_site(parser: argparse.ArgumentParser) -> None:
 def add_overlays(parser: argparse.ArgumentParser) -> None:
     """What may be laid over a stack."""
     parser.add_argument("--edge", action="store_true", help="TLS and API keys in front, and no port of the engine's")
+    parser.add_argument("--monitoring", action="store_true", help="Prometheus and Grafana beside it, on loopback")
 
 
-def overlays_of(args: argparse.Namespace) -> tuple[str, ...]:
-    return tuple(name for name in OVERLAYS if getattr(args, name))
+def overlays_of(args: argparse.Namespace, plan: Plan) -> tuple[str, ...]:
+    return plan.laid_over([name for name in OVERLAYS if getattr(args, name, False)])
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, str]:

@@ -40,12 +40,14 @@ def run(args: argparse.Namespace) -> None:
         doctor.raise_for(examined)
     # Nothing was touched until here.
     plan = locked_plan(args)
-    files = project.prepare(plan, overlays_of(args))
+    files = project.prepare(plan, overlays_of(args, plan))
     stack.build(plan, files, say)
     stack.up(plan, files, overrides, say)
     url = stack.url(plan, overrides)
     seconds = time.monotonic() - started
     say(f"up: ready after {seconds:.0f} s")
+    if dashboard := stack.dashboard(plan):
+        say(f"up: its dashboard is at {dashboard}")
     findings = [] if args.no_verify else verify.verify(plan, url)
     verify.raise_for(findings)
     if args.json:

@@ -28,7 +28,7 @@ class Api:
         status, _ = self._request("GET", "/health")
         if status != 200:
             return Sight(now=now, status=status, progress=progress, answer=answer)
-        found = movement.totals(self._text("/metrics"))
+        found = movement.totals(self.text("/metrics"))
         return Sight(
             now=now,
             status=status,
@@ -58,11 +58,12 @@ class Api:
     def json(self, path: str) -> Any:  # noqa: ANN401
         """None where there is no JSON."""
         try:
-            return json.loads(self._text(path))
+            return json.loads(self.text(path))
         except ValueError:
             return None
 
-    def _text(self, path: str) -> str:
+    def text(self, path: str) -> str:
+        """Nothing where nobody answers with 200."""
         status, body = self._request("GET", path)
         return body.decode(errors="replace") if status == 200 else ""
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from dsv4_stack.guest.serving.watch import State
 
 PORT = 8001
+STATE = "state.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,9 @@ class Board:
 
     def __init__(self, folder: Path) -> None:
         self.door = folder / "door"
-        self._file = folder / "state.json"
+        self._file = folder / STATE
         self._notice: Notice | None = None
+        self._gpus = gpus()
 
     def put(self, notice: Notice) -> None:
         if self._notice is None or (self._notice.state, self._notice.reason) != (notice.state, notice.reason):
@@ -56,10 +58,15 @@ class Board:
 
     @property
     def metrics(self) -> str:
-        return "".join(_metrics(self._notice)) if self._notice else ""
+        return "".join(_metrics(self._notice, self._gpus)) if self._notice else ""
 
 
-def _metrics(notice: Notice) -> Iterator[str]:
+def gpus() -> int:
+    """How many GPUs this engine's profile has; 0 for one on CPUs."""
+    return int(os.environ.get("DSV4_GPUS") or 0)
+
+
+def _metrics(notice: Notice, gpu_count: int) -> Iterator[str]:
     """Prometheus text: https://prometheus.io/docs/instrumenting/exposition_formats/"""
     yield from _metric("dsv4_state", "gauge", "1 for the state that the engine is in", "")
     yield from (f'dsv4_state{{state="{state}"}} {int(state == notice.state)}\n' for state in State)
@@ -72,6 +79,7 @@ def _metrics(notice: Notice) -> Iterator[str]:
         ("dsv4_wrong_answers_total", "counter", "answers to the golden question that were wrong", notice.wrong_answers),
         ("dsv4_hangs_total", "counter", "times that requests ran and nothing moved", notice.hangs),
         ("dsv4_warnings", "gauge", "what else is not as it was at the start", len(notice.warnings)),
+        ("dsv4_gpus", "gauge", "GPUs that the engine runs on; 0 on CPUs", gpu_count),
     ):
         if value is not None:
             yield from _metric(name, kind, help_text, f"{name} {value:.17g}\n")

@@ -1,0 +1,1 @@
+"""What the dashboard shows, computed from two looks at a running container."""
