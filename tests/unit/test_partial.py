@@ -481,6 +481,33 @@ def test_a_link_is_not_followed(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "precious"]
 
 
+def test_a_file_that_is_proven_is_no_longer_touched_by_who_claims_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claiming changes its time, and by that time the manifest knows it. Who is at it already is waited for."""
+    file = opened(tmp_path / "file")
+    bring(file)
+    claiming, go_on = threading.Event(), threading.Event()
+
+    def claim(_file: int, _size: int) -> bool:
+        claiming.set()
+        return go_on.wait(5)
+
+    monkeypatch.setattr(partial.space, "claim", claim)
+    with ThreadPoolExecutor() as pool:
+        claimed = pool.submit(file.claim)
+        assert claiming.wait(5)
+        finished = pool.submit(file.finish)
+        assert not finished.done()
+        go_on.set()
+        assert claimed.result(5) is None
+        assert finished.result(5).sha256 == of_bytes(CONTENT).sha256
+        claiming.clear()
+        file.claim()
+        assert not claiming.is_set()
+    file.close()
+
+
 def test_room_is_claimed_for_all_of_a_file_as_long_as_it_is_open(tmp_path: Path) -> None:
     file = opened(tmp_path / "f")
     file.claim()

@@ -58,7 +58,9 @@ class Partial:
         self._by_git = by_git
         self._limits = limits
         self._watch = watch
-        # Taken in this order. Buffered writes to one file wait for each other in the kernel anyway.
+        self._claiming = threading.Lock()
+        self._is_settled = False
+        # Taken in this order, after that one. Buffered writes to one file wait for each other in the kernel anyway.
         self._hashing = threading.Lock()
         self._writing = threading.Lock()
         self._sharing = threading.Lock()
@@ -153,15 +155,16 @@ class Partial:
 
     def claim(self) -> None:
         """Have room for all of it. Not done on opening: a file system in memory takes a second for some gigabytes."""
-        with self._writing:
-            if not self._is_open:
-                return
-            twin = os.dup(self._file)
-        try:
-            with writing(self.path):
-                space.claim(twin, self.size)
-        finally:
-            os.close(twin)
+        with self._claiming:
+            with self._writing:
+                if not self._is_open or self._is_settled:
+                    return
+                twin = os.dup(self._file)
+            try:
+                with writing(self.path):
+                    space.claim(twin, self.size)
+            finally:
+                os.close(twin)
 
     def flush_if_due(self) -> None:
         """Have what was written outlive a power cut, once there is enough of it."""
@@ -204,6 +207,9 @@ class Partial:
 
         Raises SupersededError if the file is closed meanwhile.
         """
+        with self._claiming:
+            # Room that is claimed later would change the time of a file that is proven, and perhaps in its place.
+            self._is_settled = True
         with self._hashing:
             while not self._is_closing and self._catch_up():
                 pass
