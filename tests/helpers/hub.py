@@ -50,8 +50,8 @@ class World:
         self.server.requests.clear()
 
     def materialize(self, *arguments: str) -> int:
-        """The exit code of `dsv4 materialize` to `dest`, which soon gives up."""
-        return dsv4("materialize", "--dest", str(self.dest), "--stall-limit", "0.5", *arguments)
+        """The exit code of `dsv4 materialize` to `dest`."""
+        return dsv4("materialize", "--dest", str(self.dest), "--stall-limit", "20", *arguments)
 
 
 def dsv4(*arguments: str) -> int:

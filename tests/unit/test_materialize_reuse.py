@@ -256,7 +256,7 @@ def test_a_deep_check_of_a_touched_file_leaves_nothing_to_stumble_over(world: Wo
 
 def test_what_came_of_a_file_is_worth_more_than_what_may_be_it(world: World, tmp_path: Path) -> None:
     world.server.faults.stall[f"{BASE}/{SHARD}"] = 2048
-    assert world.materialize("--base", BASE, "--stall-timeout", "10") == 8
+    assert world.materialize("--base", BASE, "--stall-timeout", "10", "--stall-limit", "1.5") == 8
     world.server.faults.stall.clear()
     wrong = tmp_path / "wrong"
     write(wrong, {SHARD: bytes((world.root / BASE / SHARD).stat().st_size)})
