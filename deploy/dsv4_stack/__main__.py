@@ -14,6 +14,7 @@ VERBS: Final = {
     "doctor": Verb("verbs.doctor", "look at this machine before anything is touched"),
     "build": Verb("verbs.build", "build a profile's images"),
     "up": Verb("verbs.up", "build, materialize and serve"),
+    "warm": Verb("verbs.warm", "compile kernels before anybody waits, and carry them to other machines"),
     "status": Verb("verbs.status", "what runs, and how well"),
     "logs": Verb("verbs.logs", "what the containers say"),
     "verify": Verb("verbs.verify", "hold what runs against the plan"),

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, BinaryIO, Final, Literal
 
 import docker
 import docker.errors
@@ -153,12 +153,42 @@ def read_json(state: State, path: str) -> Any:  # noqa: ANN401
     return json.loads(text)
 
 
-def ask_guest(state: State, verb: str) -> Any:  # noqa: ANN401
+def ask_guest(state: State, verb: str, *words: str) -> Any:  # noqa: ANN401
     """What a verb of the guest's prints as JSON in a running container. Raises the error that it ended with."""
-    code, text = _exec(state, ["python3", "-P", "-B", "-m", "dsv4_stack.guest", verb], {"PYTHONPATH": "/opt/dsv4"})
+    command = ["python3", "-P", "-B", "-m", "dsv4_stack.guest", verb, *words]
+    code, text = _exec(state, command, {"PYTHONPATH": "/opt/dsv4"})
     if code:
         raise of_exit_code(code)(text.strip().removeprefix("error: "))
     return json.loads(text)
+
+
+def on_volume(
+    image: str, volume: str, target: str, *words: str, source: BinaryIO | None = None, out: BinaryIO | None = None
+) -> None:
+    """Run a verb of the guest's over a volume, from one file or into another; a volume that is not there is made.
+
+    Its files are another user's, so this is root, without a network and with no more than that takes. Raises the error
+    that it ended with.
+    """
+    able = [word for name in ("CHOWN", "DAC_OVERRIDE", "FOWNER") for word in ("--cap-add", name)]
+    command = ["docker", "run", "--rm", "--interactive", "--network", "none", "--read-only", "--cap-drop", "ALL", *able]
+    command += ["--user", "0:0", "--volume", f"{volume}:{target}", image, *words]
+    try:
+        done = subprocess.run(
+            command, stdin=source or subprocess.DEVNULL, stdout=out or sys.stderr, stderr=subprocess.PIPE, check=False
+        )
+    except FileNotFoundError:
+        raise NoEngineError("there is no docker command", "run: scripts/ensure-docker") from None
+    said = done.stderr.decode(errors="replace").strip()
+    if done.returncode:
+        fact, _, step = said.removeprefix("error: ").partition("\n  next: ")
+        raise of_exit_code(done.returncode)(fact, step)
+    print(said, file=sys.stderr)
+
+
+def volumes() -> set[str]:
+    """The names of those that there are."""
+    return {str(volume.name) for volume in client().volumes.list()}
 
 
 def _exec(state: State, command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:

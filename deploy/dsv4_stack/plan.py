@@ -168,6 +168,11 @@ class Plan:
         capability = self.profile.machine.compute_capability.replace(".", "")
         return f"dsv4-cache-{self.engine.name}-{f'sm{capability}' if capability else 'cpu'}"
 
+    @property
+    def cache_label(self) -> str:
+        """Whose kernels the cache volume holds, as an archive of it says."""
+        return f"{self.cache_volume}, vLLM {self.engine.version}"
+
     weights_mount = WEIGHTS_MOUNT
     cache_mount = CACHE_MOUNT
     run_mount = RUN_MOUNT
@@ -195,6 +200,7 @@ class Plan:
             "VLLM_ENGINE_READY_TIMEOUT_S": str(self.profile.serve.ready_timeout_s),
             "DSV4_QUESTION": json.dumps(asdict(self.question)),
             "DSV4_PATIENCE": json.dumps(asdict(self.patience)),
+            "DSV4_WARM": json.dumps(self.profile.serve.warm_lengths),
             "DSV4_GPUS": str(self.profile.machine.gpus),
             # What keeps its caches in no folder of these keeps them at home; and a user of no name needs one.
             "HOME": f"{CACHE_MOUNT}/home",

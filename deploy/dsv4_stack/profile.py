@@ -40,6 +40,7 @@ class Serve:
     port: int
     ready_timeout_s: int
     drain_s: int
+    warm_lengths: tuple[int, ...]
     mtp: bool
     flags: dict[str, Setting]
     env: dict[str, str]
@@ -160,6 +161,7 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
             port=serve.integer("port", minimum=1, maximum=65535),
             ready_timeout_s=serve.integer("ready_timeout_s", minimum=1),
             drain_s=serve.integer("drain_s"),
+            warm_lengths=_lengths(serve),
             mtp=serve.truth("mtp", default=False),
             flags=serve.scalars("flags"),
             env=_env(serve),
@@ -176,6 +178,16 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
     for table in (machine, weights, serve, health, probe, root):
         table.finish()
     return profile
+
+
+def _lengths(serve: Table) -> tuple[int, ...]:
+    """Tokens of the prompts that warm the engine."""
+    lengths = serve.integers("warm_lengths", [])
+    longest = serve.scalars("flags").get("max-model-len")
+    for length in lengths:
+        if length < 1 or (isinstance(longest, int) and length >= longest):
+            serve.complain("warm_lengths", f"{length} should be at least 1, and below serve.flags.max-model-len")
+    return lengths
 
 
 def _health(table: Table) -> Health:

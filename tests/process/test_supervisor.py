@@ -30,6 +30,14 @@ def test_nobody_is_served_before_the_golden_answer(tmp_path: Path) -> None:
         assert 1 < state["ready_after_s"] < 10
 
 
+def test_it_is_warmed_before_it_is_asked(tmp_path: Path) -> None:
+    with watched(tmp_path, patience=SOON, env={"DSV4_WARM": "[200, 3]"}) as stack:
+        stack.wait("ready")
+        said = [line.partition(" s")[0].rpartition(":")[0] for line in stack.said.splitlines() if "warm" in line]
+        assert said == ["dsv4: warm: 3 tokens", "dsv4: warm: 200 tokens"]
+        assert stack.said.index("warm: 200") < stack.said.index("ready: ")
+
+
 def test_garbage_is_never_served_and_the_reason_is_said(tmp_path: Path) -> None:
     with watched(tmp_path, patience=SOON, env={"STANDIN_FAULT": "garbage"}) as stack:
         stack.wait("wrong: 'abc' is answered with the tokens [33, 33, 33], which should begin with [100]")

@@ -120,6 +120,37 @@ def test_a_second_up_changes_nothing_and_downloads_nothing(demo: Demo) -> None:
     assert log("hub").count("GET") == before
 
 
+def test_it_was_warmed_before_anybody_was_served(demo: Demo) -> None:
+    said = log("serve")
+    warmed, ready = said.index("dsv4: warm: 400 tokens: "), said.index("dsv4: ready: ")
+    assert said.index("dsv4: warm: 4 tokens: ") < warmed < ready
+    code, out, _ = demo.dsv4("warm", "100", "--json")
+    assert code == 0
+    assert [(each["length"], each["problem"]) for each in json.loads(out)] == [(100, "")]
+    code, _, err = demo.dsv4("warm", "1000")
+    assert code == 10
+    assert "error: the engine was not warmed:\n  1000 tokens: 400: " in err
+
+
+def test_kernels_go_from_one_cache_to_the_next(demo: Demo, tmp_path: Path) -> None:
+    archive = tmp_path / "kernels.tar.gz"
+    code, _, err = demo.dsv4("warm", "--export", str(archive))
+    assert code == 0, err
+    assert f"warm: {archive} holds the kernels of dsv4-cache-cpu-cpu, vLLM 0.32.0\n" in err
+    code, _, err = demo.dsv4("warm", "--import", str(archive))
+    assert (code, err) == (
+        2,
+        "error: dsv4-demo runs, and writes its own kernels there\n  next: run: dsv4 down --profile demo\n",
+    )
+    other = dsv4("warm", "--import", archive, "--profile", "w4a8-tp2", env=demo.env)
+    assert other.returncode == 6
+    assert (
+        "error: these kernels are for dsv4-cache-cpu-cpu, vLLM 0.32.0, and this stack is dsv4-cache-nightly-sm90"
+        in (other.stderr)
+    )
+    run("docker", "volume", "rm", "dsv4-cache-nightly-sm90", timeout=30)
+
+
 def test_stop_ends_the_engine_with_exit_code_0_and_up_starts_it_again_without_a_download(demo: Demo) -> None:
     succeed("docker", "stop", container("serve"), timeout=90)
     state = json.loads(succeed("docker", "inspect", container("serve"), timeout=30).stdout)[0]["State"]

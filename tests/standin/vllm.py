@@ -38,15 +38,16 @@ class Engine:
         self.fault = os.environ.get("STANDIN_FAULT", "none")
         self.counts = {"running": 0, "iterations": 0, "prompt": 0, "generated": 0}
 
-    async def tokens(self, prompt: str, count: int) -> AsyncIterator[str]:
+    async def tokens(self, prompt: str | list[int], count: int) -> AsyncIterator[str]:
+        """A prompt of token ids has no last letter, and is followed by the alphabet's first."""
         self.counts["running"] += 1
+        before = ALPHABET.find(prompt[-1:]) if isinstance(prompt, str) else -1
         try:
             for index in range(count):
                 await self._step()
                 # As vLLM: with the first token, not when a request comes.
                 self.counts["prompt"] += len(prompt) if index == 0 else 0
-                last = (ALPHABET.find(prompt[-1:]) + 1 + index) % 26
-                yield "!" if self.fault == "garbage" else ALPHABET[last]
+                yield "!" if self.fault == "garbage" else ALPHABET[(before + 1 + index) % 26]
         finally:
             self.counts["running"] -= 1
 

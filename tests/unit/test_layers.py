@@ -32,6 +32,7 @@ WAY = [
     "project",
     "engine",
     "doctor",
+    "kernels",
     "stack",
     "verify",
     "figures",

@@ -86,6 +86,7 @@ def test_the_default_profile_serves_in_this_environment() -> None:
         '"max_tokens": 8, "expect": "Paris", "token_ids": []}',
         "DSV4_PATIENCE": '{"ready_s": 3600, "stall_s": 600, "quiet_s": 60, "hang_s": 300, "grace_s": 15, '
         '"recheck_s": 300, "wrong_s": 30, "drain_s": 120, "weights_s": 60}',
+        "DSV4_WARM": "[16, 128, 1024, 4096, 8192, 16384, 24576]",
         "DSV4_GPUS": "2",
         "HOME": "/cache/home",
         "USER": "dsv4",

@@ -69,7 +69,14 @@ def test_variables_that_it_names_are_read_somewhere() -> None:
 def test_variables_that_are_read_are_in_it() -> None:
     sources = [*assets.PACKAGE.rglob("*.py"), *assets.COMPOSE.glob("*.j2")]
     read = {name for path in sources for name in re.findall(r"DSV4_[A-Z_]+", path.read_text(encoding="utf-8"))}
-    inside_containers = {"DSV4_MODEL_DIR", "DSV4_EXTRA_CA_FILE", "DSV4_QUESTION", "DSV4_PATIENCE", "DSV4_GPUS"}
+    inside_containers = {
+        "DSV4_MODEL_DIR",
+        "DSV4_EXTRA_CA_FILE",
+        "DSV4_QUESTION",
+        "DSV4_PATIENCE",
+        "DSV4_GPUS",
+        "DSV4_WARM",
+    }
     inside_containers |= {"DSV4_RUN", "DSV4_CACHES", "DSV4_ENGINE_PORT", "DSV4_NOTICE_PORT"}
     inside_containers |= {"DSV4_DOOR", "DSV4_PASS", "DSV4_STACKS", "DSV4_PYTHONPATH", "DSV4_OWN_", "DSV4_OWN_EDGE"}
     assert sorted(read - inside_containers - set(re.findall(r"DSV4_[A-Z_]+", README + SERVING))) == []

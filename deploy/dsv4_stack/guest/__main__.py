@@ -12,6 +12,8 @@ VERBS: Final = {
     "own": Verb("own", "make folders, and give them to the user that the other containers run as"),
     "ready": Verb("ready", "what is checked before an engine starts"),
     "serve": Verb("serve", "an engine under a watch: checked, asked, drained"),
+    "warm": Verb("warm", "make this container's engine compile its kernels"),
+    "caches": Verb("caches", "an engine's compiled kernels as an archive"),
     "ask": Verb("ask", "what this container's engine serves and answers"),
     "figures": Verb("figures", "what the watch and the engine say in numbers, as JSON"),
     "health": Verb("health", "ask a URL once"),

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Callable, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any, Final
 
@@ -45,12 +46,19 @@ class Api:
         except (ValueError, TypeError, KeyError):
             return None
 
-    def ask(self, asked: Question, within_s: float) -> None:
-        """In the background; a later `look` brings the answer."""
-        threading.Thread(target=self._ask, args=(asked, within_s), daemon=True).start()
+    def ask(self, asked: Question, within_s: float, first: Callable[[], None] = lambda: None) -> None:
+        """In the background, after what has to be done first; a later `look` brings the answer."""
+        threading.Thread(target=self._ask, args=(asked, within_s, first), daemon=True).start()
 
-    def _ask(self, asked: Question, within_s: float) -> None:
+    def _ask(self, asked: Question, within_s: float, first: Callable[[], None]) -> None:
+        first()
         self._answers.append(self.answer_to(asked, within_s))
+
+    def prefill(self, tokens: Sequence[int], within_s: float) -> str:
+        """Why a prompt was not answered, or nothing."""
+        body = {"prompt": list(tokens), "max_tokens": 1, "temperature": 0}
+        status, text = self._request("POST", "/v1/completions", body, within_s)
+        return "" if status == 200 else f"{status}: {text[:200].decode(errors='replace')}" if status else "no answer"
 
     def answer_to(self, asked: Question, within_s: float = ANSWER_S) -> Answer:
         return _answer(*self._request("POST", "/v1/completions", asked.body, within_s))

@@ -13,7 +13,7 @@ from typing import Final
 
 from dsv4_stack.errors import Dsv4Error, NotReadyError
 from dsv4_stack.guest import gate
-from dsv4_stack.guest.serving import evidence, notice, processes, report
+from dsv4_stack.guest.serving import evidence, notice, processes, report, warmth
 from dsv4_stack.guest.serving.api import Api
 from dsv4_stack.guest.serving.engine import Engine
 from dsv4_stack.guest.serving.notice import Board, Notice
@@ -54,6 +54,7 @@ class Supervisor:
         self._warnings: tuple[str, ...] = ()
         self._warned_at = time.monotonic()
         self._in_flight = 0
+        self._cold = warmth.lengths()
         self._is_stopped = False
         self._put()
         variables = {
@@ -103,13 +104,20 @@ class Supervisor:
         if order == Order.ASK and self._question:
             # Longer than a hang is waited for, so that a question that is still open counts as a request that runs.
             borne = self._patience.hang_s + 2 * self._patience.grace_s
-            self._api.ask(self._question, self._patience.ready_s if self._watch.state == State.STARTING else borne)
+            starting = self._watch.state == State.STARTING
+            self._api.ask(self._question, self._patience.ready_s if starting else borne, self._warm)
         elif order == Order.REPORT:
             self._say_what_is_new()
             self._put()
             self._report()
         elif order == Order.END:
             self._engine.end()
+
+    def _warm(self) -> None:
+        """Once, before the first question: users shall not wait for a compiler."""
+        wanted, self._cold = self._cold, ()
+        for warmed in warmth.warm(self._api, wanted, warmth.vocabulary_of(self._site.model), self._patience.ready_s):
+            say(f"warm: {warmed}")
 
     def _report(self) -> None:
         is_up = self._watch.state != State.STARTING
