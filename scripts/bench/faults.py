@@ -97,7 +97,7 @@ def main() -> int:
     finally:
         shutil.rmtree(place)
     command = shlex.join([".venv/bin/python", "scripts/bench/faults.py", *sys.argv[1:]])
-    text = matrix.as_markdown(ours, others, machine.line(), command)
+    text = matrix.as_markdown(ours, others, machine.line("curl", packages=("huggingface-hub",)), command)
     print(text)
     if args.write:
         tables.write(DOCUMENT, MARKER, text)

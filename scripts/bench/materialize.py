@@ -176,7 +176,7 @@ def main() -> int:
     with scratch(args.memory) as memory, scratch(args.disk) as disk:
         found = measure(QUICK if args.quick else FULL, memory, disk, args.image)
     command = shlex.join([".venv/bin/python", "scripts/bench/materialize.py", *sys.argv[1:]])
-    text = figures.as_markdown(found, machine.line(), command)
+    text = figures.as_markdown(found, machine.line("curl", "aria2c", "openssl", packages=("huggingface-hub",)), command)
     print(text)
     if args.write:
         tables.write(DOCUMENT, MARKER, text)

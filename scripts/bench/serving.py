@@ -39,11 +39,10 @@ def main() -> int:
     with _place() as place:
         rows = [_say(play(place)) for name, play in _plays(args) if re.search(args.only, name)]
     command = shlex.join([".venv/bin/python", "scripts/bench/serving.py", *sys.argv[1:]])
-    text = as_markdown(rows, machine.line(), command)
+    text = as_markdown(rows, machine.line("docker"), command)
     print(text)
     if args.write:
         tables.write(DOCUMENT, MARKER, text)
-    watched = [(row, row.ours) for row in rows if isinstance(row.ours, Timeline)]
     watched = [(row, row.ours) for row in rows if isinstance(row.ours, Timeline)]
     blind = [row.name for row, ours in watched if row.is_fault and ours.noticed_s is None]
     print("\n".join(f"not noticed: {name}" for name in blind) or "every fault was noticed", file=sys.stderr)
@@ -90,15 +89,17 @@ def _cell(found: Timeline | str) -> str:
     return found if isinstance(found, str) else f"{found.story}; users: {found.users}"
 
 
-def _noticed(found: Timeline | str) -> str:
-    if isinstance(found, str):
+def _noticed(row: Row, found: Timeline | str) -> str:
+    if isinstance(found, str) or not row.is_fault:
         return tables.MISSING
     return "never" if found.noticed_s is None else f"{found.noticed_s:.1f}"
 
 
 def as_markdown(rows: list[Row], made_with: str, command: str) -> str:
     header = ["fault", "`vllm serve` alone", "noticed, s", "the stack", "noticed, s"]
-    seen = [[row.name, _cell(row.plain), _noticed(row.plain), _cell(row.ours), _noticed(row.ours)] for row in rows]
+    seen = [
+        [row.name, _cell(row.plain), _noticed(row, row.plain), _cell(row.ours), _noticed(row, row.ours)] for row in rows
+    ]
     words = [[row.name, row.ours.said or tables.MISSING] for row in rows if isinstance(row.ours, Timeline)]
     return "\n\n".join(
         [

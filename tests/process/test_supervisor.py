@@ -45,7 +45,7 @@ def test_garbage_is_never_served_and_the_reason_is_said(tmp_path: Path) -> None:
         assert (status, json.loads(text)["error"]["message"]) == (503, stack.ready[1])
         assert stack.ask("GET", "/health")[0] == 503
         assert stack.ask("GET", "/v1/models")[0] == 200
-        assert "dsv4: wrong answer 3 of 3: 'abc' is answered with the tokens" in stack.said
+        assert "dsv4: wrong answer, 3 of 3: 'abc' is answered with the tokens" in stack.said
 
 
 def test_garbage_that_begins_later_is_noticed_at_the_next_question(tmp_path: Path) -> None:

@@ -1,10 +1,15 @@
 """The dashboard's JSON: nothing lies over anything else, every panel asks something, and states are the watch's."""
 
 import json
+from collections.abc import Iterator
+from copy import deepcopy
 from itertools import combinations
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dsv4_stack import card, dashboard, panels
 from dsv4_stack.guest.serving.watch import State
@@ -19,6 +24,44 @@ def test_the_text_is_the_same_every_time_and_ends_as_a_file_does() -> None:
     assert dashboard.text() == dashboard.text()
     assert dashboard.text().endswith("}\n")
     assert (DOCUMENT["uid"], DOCUMENT["editable"]) == ("dsv4", False)
+
+
+def differences(ours: object, theirs: object, where: str = "") -> Iterator[str]:
+    """Paths in `ours` that are not, or not the same, in `theirs`."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name, value in ours.items():
+            yield from differences(value, theirs.get(name), f"{where}.{name}")
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from differences(*pair, f"{where}[{number}]")
+    elif ours != theirs:
+        yield where
+
+
+def read_by_grafana(document: dict[str, Any]) -> dict[str, Any]:
+    """What is left once Grafana's own model of a dashboard and of its panels has read and written it."""
+    register_default_plugins()
+    read: dict[str, Any] = json.loads(json.dumps(Dashboard.from_json(deepcopy(document)), cls=JSONEncoder))
+    return read
+
+
+def test_grafanas_schema_knows_every_field() -> None:
+    assert list(differences(DOCUMENT, read_by_grafana(DOCUMENT))) == []
+
+
+def test_a_misspelt_field_is_noticed() -> None:
+    wrong = deepcopy(DOCUMENT)
+    panel = wrong["panels"][1]
+    panel["gridpos"] = panel.pop("gridPos")
+    panel["targets"][0]["exprr"] = "up"
+    panel["options"]["legnd"] = {}
+    panel["fieldConfig"]["defaults"]["unitt"] = "s"
+    assert sorted(differences(wrong, read_by_grafana(wrong))) == [
+        ".panels[1].fieldConfig.defaults.unitt",
+        ".panels[1].gridpos",
+        ".panels[1].options.legnd",
+        ".panels[1].targets[0].exprr",
+    ]
 
 
 def test_every_panel_has_a_number_and_a_title_of_its_own() -> None:

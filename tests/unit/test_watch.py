@@ -63,9 +63,9 @@ def test_a_wrong_answer_is_asked_for_again_at_once_and_three_of_them_stand() -> 
     assert found.look(up(4, answer=WRONG)) == []
     assert (found.state, found.is_open, found.wrong) == (State.WRONG, False, 3)
     assert found.said == [
-        "wrong answer 1 of 3: 'abc' is answered with 'xyz', which has no ^def$",
-        "wrong answer 2 of 3: 'abc' is answered with 'xyz', which has no ^def$",
-        "wrong answer 3 of 3: 'abc' is answered with 'xyz', which has no ^def$",
+        "wrong answer, 1 of 3: 'abc' is answered with 'xyz', which has no ^def$",
+        "wrong answer, 2 of 3: 'abc' is answered with 'xyz', which has no ^def$",
+        "wrong answer, 3 of 3: 'abc' is answered with 'xyz', which has no ^def$",
         "wrong: 'abc' is answered with 'xyz', which has no ^def$",
     ]
 

@@ -9,18 +9,19 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+ASKED = {"openssl": ["version"], "docker": ["version", "--format", "{{.Server.Version}}"]}
 
-def line() -> str:
-    """One sentence."""
-    programs = [found for name in ("curl", "aria2c", "openssl") if (found := _program(name))]
+
+def line(*programs: str, packages: tuple[str, ...] = ()) -> str:
+    """One sentence. `packages` are Python's."""
     parts = [
         time.strftime("%Y-%m-%d", time.gmtime()),
         f"{_processor()}, {os.cpu_count()} cores, {_memory_gib():.0f} GiB",
         f"Linux {platform.release()}",
         f"Python {platform.python_version()}",
         f"dsv4-stack {version('dsv4-stack')}",
-        f"huggingface_hub {version('huggingface-hub')}",
-        *programs,
+        *(f"{package} {version(package)}" for package in packages),
+        *map(_program, programs),
     ]
     return "; ".join(parts) + "."
 
@@ -28,8 +29,7 @@ def line() -> str:
 def _program(name: str) -> str:
     if not shutil.which(name):
         return f"no {name}"
-    asked = "version" if name == "openssl" else "--version"
-    said = subprocess.run([name, asked], capture_output=True, text=True, check=False).stdout
+    said = subprocess.run([name, *ASKED.get(name, ["--version"])], capture_output=True, text=True, check=False).stdout
     found = re.search(r"\d+(?:\.\d+)+", said)
     return f"{name} {found[0]}" if found else name
 

@@ -122,7 +122,8 @@ class Watch:
             return
         self.wrong += 1
         self._in_a_row += 1
-        self.said.append(f"wrong answer {self._in_a_row} of {TRIES}: {problem}")
+        count = f"{self._in_a_row} of {TRIES}" if self._in_a_row <= TRIES else f"{self._in_a_row} in a row"
+        self.said.append(f"wrong answer, {count}: {problem}")
         if self._in_a_row >= TRIES:
             self._become(State.WRONG, problem)
         else:
