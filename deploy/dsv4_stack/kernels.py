@@ -2,13 +2,17 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO, Final
 
-from dsv4_stack import engine
-from dsv4_stack.errors import NotFoundError, UsageError
-from dsv4_stack.plan import CACHE_MOUNT, Plan
+from dsv4_stack import engine, stack
+from dsv4_stack.errors import Dsv4Error, NotFoundError, UsageError
+from dsv4_stack.plan import CACHE_MOUNT, UID, Plan
 
 Say = Callable[[str], None]
+# The volume's, in the compose file.
+_KEY: Final = "cache"
 
 
 def export_to(plan: Plan, file: Path, say: Say) -> None:
@@ -16,6 +20,8 @@ def export_to(plan: Plan, file: Path, say: Say) -> None:
     up = f"run: dsv4 up --profile {plan.profile.name}"
     if plan.cache_volume not in engine.volumes():
         raise NotFoundError(f"there is no volume {plan.cache_volume}: nothing was compiled here yet", up)
+    _refuse_used(plan)
+    stack.build_init(plan, say)
     beside = file.with_name(f".{file.name}.{os.getpid()}")
     words = ("caches", "pack", CACHE_MOUNT, "--label", plan.cache_label)
     try:
@@ -30,16 +36,50 @@ def export_to(plan: Plan, file: Path, say: Say) -> None:
 
 
 def import_from(plan: Plan, file: Path, say: Say) -> None:
-    """Into the volume that the next `up` takes. Raises NotFoundError, IntegrityError, UsageError."""
-    serve = engine.states(plan.project).get("serve")
-    if serve and serve.status == "running":
-        down = f"run: dsv4 down --profile {plan.profile.name}"
-        raise UsageError(f"{plan.project} runs, and writes its own kernels there", down)
-    words = ("caches", "unpack", CACHE_MOUNT, "--label", plan.cache_label)
+    """Into the volume that the next `up` takes. Raises NotFoundError, IntegrityError, UsageError, NoSpaceError."""
+    _refuse_used(plan)
+    with _opened(file) as source:
+        stack.build_init(plan, say)
+        _unpack(plan, source)
+    say(f"warm: {plan.cache_volume} has the kernels of {file}")
+
+
+def _refuse_used(plan: Plan) -> None:
+    """An engine at work writes here, and reads what it finds at any time. Raises UsageError."""
+    users = engine.users(plan.cache_volume)
+    if not users:
+        return
+    named = ", ".join(f"{user.container} ({user.status})" for user in users)
+    others = [user.container for user in users if user.project != plan.project]
+    steps = [f"docker stop {' '.join(others)}"] if others else []
+    if len(others) < len(users):
+        steps.append(f"dsv4 down --profile {plan.profile.name}")
+    raise UsageError(f"the volume {plan.cache_volume} is used by {named}", f"run: {' && '.join(steps)}")
+
+
+def _opened(file: Path) -> BinaryIO:
+    """Raises NotFoundError, UsageError."""
     try:
-        with file.open("rb") as source:
-            engine.on_volume(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, source=source)
+        return file.open("rb")
     except FileNotFoundError:
         step = "run: dsv4 warm --export FILE, on a machine that is warm"
         raise NotFoundError(f"there is no file {file}", step) from None
-    say(f"warm: {plan.cache_volume} has the kernels of {file}")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror}", "name a file that can") from None
+
+
+def _unpack(plan: Plan, source: BinaryIO) -> None:
+    """A volume that had to be made for it does not outlive its failure."""
+    is_new = plan.cache_volume not in engine.volumes()
+    if is_new:
+        engine.make_volume(plan.cache_volume, plan.project, _KEY)
+    # The numbers that the engine's container will run as.
+    user = ("--uid", os.environ.get("DSV4_UID") or str(UID), "--gid", os.environ.get("DSV4_GID") or str(UID))
+    words = ("caches", "unpack", CACHE_MOUNT, "--label", plan.cache_label, *user)
+    try:
+        engine.on_volume(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, source=source)
+    except Dsv4Error:
+        if is_new:
+            with suppress(Dsv4Error):
+                engine.remove_volume(plan.cache_volume)
+        raise

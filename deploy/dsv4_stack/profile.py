@@ -12,6 +12,8 @@ from dsv4_stack.tables import Table, read_toml, reject
 
 DEFAULT: Final = "w4a8-tp2"
 _SIZE: Final = r"\d+[mg]"
+# Of the engine itself; without the edge its API is on loopback alone.
+_NO_KEY: Final = "would stand in files, and lock out the watch; for keys of users: dsv4 up --edge"
 
 Setting = str | int | float | bool | dict[str, Any]
 """One `vllm serve` flag's value: true is the bare flag, false and an empty table leave it out, a table becomes JSON."""
@@ -163,7 +165,7 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
             drain_s=serve.integer("drain_s"),
             warm_lengths=_lengths(serve),
             mtp=serve.truth("mtp", default=False),
-            flags=serve.scalars("flags"),
+            flags=_flags(serve),
             env=_env(serve),
         ),
         health=_health(health),
@@ -178,6 +180,14 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
     for table in (machine, weights, serve, health, probe, root):
         table.finish()
     return profile
+
+
+def _flags(serve: Table) -> dict[str, Setting]:
+    """Of vLLM."""
+    flags = serve.scalars("flags")
+    if "api-key" in flags:
+        serve.complain("flags.api-key", _NO_KEY)
+    return flags
 
 
 def _lengths(serve: Table) -> tuple[int, ...]:
@@ -224,6 +234,8 @@ def _expression(table: Table, key: str) -> str:
 def _env(serve: Table) -> dict[str, str]:
     """Environment of the engine; an empty value leaves the variable out."""
     values = serve.scalars("env")
+    if "VLLM_API_KEY" in values:
+        serve.complain("env.VLLM_API_KEY", _NO_KEY)
     for key, value in values.items():
         if not isinstance(value, str) or not re.fullmatch(r"\w+", key):
             serve.complain(f"env.{key}", "should be a string, and its name a variable's")

@@ -25,25 +25,37 @@ def folder(plan: Plan) -> Path:
     return state / "dsv4" / plan.project
 
 
-def prepare(plan: Plan, overlays: tuple[str, ...] = ()) -> Files:
-    """Render the plan's project; returns its compose files."""
+def prepare(plan: Plan) -> Files:
+    """Render the plan's project; returns its compose files without what may be laid over them."""
     root = folder(plan)
     root.mkdir(parents=True, exist_ok=True)
     render.write_project(render.render_plan(plan), plan.lock, root, ours=True)
+    return _files(root, ())
+
+
+def lay_over(plan: Plan, overlays: tuple[str, ...]) -> Files:
+    """As `prepare`, with these laid over it from now on."""
+    prepare(plan)
+    root = folder(plan)
     (root / _OVERLAYS).write_text("".join(f"{name}\n" for name in overlays), encoding="utf-8")
     return _files(root, overlays)
+
+
+def overlays(plan: Plan) -> tuple[str, ...]:
+    """What the last `up` laid over the stack."""
+    try:
+        named = (folder(plan) / _OVERLAYS).read_text(encoding="utf-8").split()
+    except FileNotFoundError:
+        return ()
+    return tuple(name for name in OVERLAYS if name in named)
 
 
 def prepared(plan: Plan) -> Files:
     """The compose files as the running stack was started from; rendered now where there are none."""
     root = folder(plan)
     if not (root / "compose/compose.yaml").exists():
-        return prepare(plan)
-    try:
-        named = (root / _OVERLAYS).read_text(encoding="utf-8").split()
-    except FileNotFoundError:
-        named = []
-    return _files(root, tuple(name for name in OVERLAYS if name in named))
+        prepare(plan)
+    return _files(root, overlays(plan))
 
 
 def _files(root: Path, overlays: tuple[str, ...]) -> Files:

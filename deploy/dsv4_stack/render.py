@@ -102,7 +102,7 @@ def write_project(rendered: Rendered, lock: Lock, root: Path, *, ours: bool = Fa
     try:
         for path, content in files.items():
             if _read(root / path) != content:
-                _replace(root / path, content)
+                _replace(root, path, content)
         for present in [path for folder in owned for path in folder.rglob("*") if path.is_file()]:
             if present.relative_to(root).as_posix() not in files:
                 present.unlink()
@@ -125,11 +125,17 @@ def _project_files(rendered: Rendered) -> dict[str, bytes]:
     return {name: path.read_bytes() for name, path in copied.items()} | texts
 
 
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
+def _replace(root: Path, name: str, content: bytes) -> None:
+    """For everybody to read, whatever the umask: containers have these mounted, and their users are others."""
+    root.mkdir(parents=True, exist_ok=True)
+    for folder in [root / parent for parent in reversed(Path(name).parents[:-1])]:
+        if not folder.is_dir():
+            folder.mkdir()
+            folder.chmod(0o755)
+    beside = (root / name).with_name(f".{Path(name).name}.{os.getpid()}")
     beside.write_bytes(content)
-    beside.replace(path)
+    beside.chmod(0o644)
+    beside.replace(root / name)
 
 
 def _header(sources: str) -> str:

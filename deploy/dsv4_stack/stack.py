@@ -5,7 +5,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from dsv4_stack.guest.checkpoint import progress_view
 from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL, Image
 from dsv4_stack.plan import Plan
-from dsv4_stack.project import Files, environment
+from dsv4_stack.project import Files, environment, prepare
 
 Say = Callable[[str], None]
 POLL_S = 0.5
@@ -38,11 +38,21 @@ def build(plan: Plan, files: Files, say: Say) -> dict[str, str]:
     """Build what is not there yet; returns image ids by reference. An image is named by its context's hash."""
     missing = [image for image in plan.images if not _is_there(image)]
     if missing:
-        say(f"build: {', '.join(image.reference for image in missing)}")
-        engine.compose_build(files, *(image.service for image in missing), env=environment({}))
+        _build(missing, files, say)
     else:
         say("build: every image is there already")
     return {image.reference: str((engine.image(image.reference) or {}).get("Id", "")) for image in plan.images}
+
+
+def build_init(plan: Plan, say: Say) -> None:
+    """The init image alone, where it is not there yet: what works on a volume needs no engine."""
+    if not _is_there(plan.init):
+        _build([plan.init], prepare(plan), say)
+
+
+def _build(missing: Sequence[Image], files: Files, say: Say) -> None:
+    say(f"build: {', '.join(image.reference for image in missing)}")
+    engine.compose_build(files, *(image.service for image in missing), env=environment({}))
 
 
 def base_of(image: Image) -> str:

@@ -1,9 +1,13 @@
 """The init image: small, complete, and the same code as on the host."""
 
 import json
+import os
+import shutil
+from pathlib import Path
 
 import pytest
-from helpers.images import inspect, run_container
+from helpers.images import build_image, inspect, remove_image, run_container
+from helpers.process import ROOT
 
 pytestmark = pytest.mark.docker
 
@@ -35,7 +39,10 @@ def test_its_entrypoint_has_the_verbs_of_the_containers(init_image: str) -> None
         "own",
         "ready",
         "serve",
+        "warm",
+        "caches",
         "ask",
+        "figures",
         "health",
         "key-desk",
         "demo-hub",
@@ -52,3 +59,16 @@ def test_labels_name_base_and_context(init_image: str) -> None:
     labels = inspect(init_image)["Config"]["Labels"]
     assert labels["org.opencontainers.image.base.digest"].startswith("sha256:")
     assert len(labels["io.dsv4.context"]) == 64
+
+
+def test_any_user_may_run_it_also_from_a_checkout_that_only_its_owner_may_read(base: str, tmp_path: Path) -> None:
+    guest, tag = tmp_path / "dsv4_stack", f"dsv4-test/init-closed:{os.getpid()}"
+    shutil.copytree(ROOT / "deploy/dsv4_stack", guest, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in [guest, *guest.rglob("*")]:
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    try:
+        build_image("docker/init", tag=tag, args={"BASE_IMAGE": base}, contexts={"guest": str(guest)})
+        done = run_container("--user", "10001:10001", tag, "gate", "/nowhere")
+    finally:
+        remove_image(tag)
+    assert (done.returncode, done.stderr) == (4, "error: there is no folder /nowhere\n  next: run: dsv4 materialize\n")

@@ -33,7 +33,7 @@ def test_nobody_is_served_before_the_golden_answer(tmp_path: Path) -> None:
 def test_it_is_warmed_before_it_is_asked(tmp_path: Path) -> None:
     with watched(tmp_path, patience=SOON, env={"DSV4_WARM": "[200, 3]"}) as stack:
         stack.wait("ready")
-        said = [line.partition(" s")[0].rpartition(":")[0] for line in stack.said.splitlines() if "warm" in line]
+        said = [line.partition(" s")[0].rpartition(":")[0] for line in stack.said.splitlines() if ": warm: " in line]
         assert said == ["dsv4: warm: 3 tokens", "dsv4: warm: 200 tokens"]
         assert stack.said.index("warm: 200") < stack.said.index("ready: ")
 
@@ -161,6 +161,24 @@ def test_a_stop_waits_no_longer_than_the_limit(tmp_path: Path) -> None:
     assert stack.said.endswith("dsv4: stopped: 1 requests were cut off\n")
 
 
+def test_an_engine_that_ends_while_it_is_drained_had_what_it_named_last(tmp_path: Path) -> None:
+    with watched(tmp_path, patience=SOON | {"quiet_s": 60, "hang_s": 120}) as stack:
+        stack.wait("ready")
+        stack.fault("slow")
+        connection = stream(stack, 60)
+        answer = connection.getresponse()
+        assert answer.read(6) == b"data: "
+        engine = stack.engine
+        stack.process.send_signal(signal.SIGTERM)
+        assert wait_until(lambda: "dsv4: stopping: " in stack.said, timeout_s=10)
+        # It has looked once by then.
+        time.sleep(0.5)
+        os.kill(engine, signal.SIGKILL)
+        assert stack.process.wait(20) == 0
+        connection.close()
+    assert stack.said.endswith("dsv4: stopped: 1 requests were cut off\n")
+
+
 def test_a_stop_during_the_start_is_at_once(tmp_path: Path) -> None:
     with watched(tmp_path, patience=SOON, env={"STANDIN_LOAD_S": "30"}) as stack:
         stack.wait("starting: the engine")
@@ -173,8 +191,7 @@ def test_a_stop_during_the_start_is_at_once(tmp_path: Path) -> None:
 
 
 def test_weights_that_change_meanwhile_are_told_of(tmp_path: Path) -> None:
-    """The folder has no manifest, which is as wrong as any."""
-    (tmp_path / "model").mkdir()
+    """There is no folder even, which is as wrong as any."""
     with watched(tmp_path, patience=SOON) as stack:
         stack.wait("ready")
         assert wait_until(lambda: bool(stack.state["warnings"]), timeout_s=10)

@@ -4,7 +4,8 @@ import json
 import ssl
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
@@ -20,6 +21,7 @@ from helpers.watched import free_port
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
 EDGE = ROOT / "compose/edge.yaml"
+CANARY = "sk-dsv4-canary-in-a-coal-mine"
 
 
 @dataclass
@@ -49,8 +51,18 @@ class Edge:
         status, _, body = self.ask("/v1/completions", {"model": "m", "prompt": "abcdef", "max_tokens": count}, key=key)
         return status, str(json.loads(body)["choices"][0]["text"]) if status == 200 else ""
 
+    def get(self, path: str, headers: Mapping[str, str], *, timeout: float = 40) -> int:
+        connection = HTTPSConnection("localhost", self.port, timeout=timeout, context=self.trust)
+        try:
+            connection.request("GET", path, headers=dict(headers))
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
     def verb(self, *words: str) -> str:
-        return succeed(DSV4, "keys", "--dir", str(self.keys), *words, timeout=30).stdout.strip()
+        """As a user types it, one whose files are closed to all others."""
+        shell = ("sh", "-c", 'umask 077; exec "$0" "$@"', DSV4)
+        return succeed(*shell, "keys", *words, timeout=30, env={"DSV4_KEYS_DIR": str(self.keys)}).stdout.strip()
 
 
 @pytest.fixture(scope="module")
@@ -74,15 +86,15 @@ def edge(caddy: str, standin_serve: str, tmp_path_factory: pytest.TempPathFactor
     }
     with stack("dsv4-edge-test", standin_serve, folder, EDGE, env=env) as running:
         running.compose("build", "materialize", timeout=600)
+        found = Edge(stack=running, port=port, keys=keys, trust=ssl.create_default_context())
+        found.key = found.verb("add", "alice")
         running.up()
         running.wait_for("ready")
         authority = folder / "root.crt"
         copy = ["docker", "cp", f"{running.container('edge')}:/data/caddy/pki/authorities/local/root.crt", authority]
         assert wait_until(lambda: run(*copy, timeout=30).returncode == 0, timeout_s=30)
-        trust = ssl.create_default_context(cafile=authority)
-        found = Edge(stack=running, port=port, keys=keys, trust=trust)
+        found.trust = ssl.create_default_context(cafile=authority)
         assert wait_until(lambda: found.ask("/health")[0] == 200, timeout_s=30)
-        found.key = found.verb("add", "alice")
         yield found
 
 
@@ -121,8 +133,16 @@ def test_a_benchmark_finds_nothing_that_is_not_explained(edge: Edge) -> None:
 def test_keys_come_and_go_while_it_runs(edge: Edge) -> None:
     key = edge.verb("add", "bob")
     assert edge.complete(key=key) == (200, "ghij")
+    assert edge.verb("list") == "alice\nbob"
+    edge.verb("revoke", "alice")
+    try:
+        assert edge.complete()[0] == 401
+        assert edge.complete(key=key) == (200, "ghij")
+    finally:
+        edge.key = edge.verb("add", "alice")
     edge.verb("revoke", "bob")
     assert edge.complete(key=key)[0] == 401
+    assert edge.complete() == (200, "ghij")
     assert edge.verb("list") == "alice"
 
 
@@ -151,6 +171,30 @@ def test_no_key_stands_in_a_log(edge: Edge) -> None:
         assert edge.key not in edge.stack.log(service)
     assert '"uri":"/v1/models"' in edge.stack.log("edge")
     assert edge.key not in succeed("docker", "inspect", edge.stack.container("edge"), timeout=30).stdout
+
+
+@contextmanager
+def without(edge: Edge, service: str) -> Iterator[None]:
+    container = edge.stack.container(service)
+    succeed("docker", "stop", container, timeout=60)
+    try:
+        yield
+    finally:
+        succeed("docker", "start", container, timeout=60)
+        assert wait_until(lambda: edge.complete() == (200, "ghij"), timeout_s=60)
+
+
+@pytest.mark.parametrize(("service", "path"), [("key-desk", "/v1/models"), ("serve", "/health")])
+def test_no_key_stands_in_a_log_when_nobody_answers_the_edge(edge: Edge, service: str, path: str) -> None:
+    carriers = {"X-Api-Key": CANARY, "Authorization": f"Bearer {CANARY}", "Cookie": CANARY, "X-Goog-Api-Key": CANARY}
+    with without(edge, service):
+        for name, value in carriers.items():
+            assert edge.get(f"{path}?{name}", {name: value}) == 502
+    log = edge.stack.log("edge")
+    # Caddy's own log has these requests, beside the access log.
+    failed = [line for line in log.splitlines() if '"logger":"http.log.error' in line]
+    assert [name for name in carriers if not any(f"{path}?{name}" in line for line in failed)] == []
+    assert CANARY not in log
 
 
 def test_nothing_that_was_accepted_is_lost_while_the_engine_is_stopped_and_started(edge: Edge) -> None:

@@ -172,7 +172,7 @@ def test_a_full_cache_volume_is_told_at_once(standin_serve: str, tmp_path: Path)
         assert full.inspect()["State"]["ExitCode"] == 7
         assert full.log() == (
             "error: the kernel caches' folder /cache has 1.0 MiB free, and needs 256.0 MiB\n"
-            "  next: make room where Docker keeps its volumes, or delete the caches: dsv4 down --volumes\n"
+            "  next: make room where Docker keeps its volumes, or delete the caches: dsv4 down --caches\n"
         )
 
 

@@ -14,7 +14,7 @@ from dsv4_stack import assets, doctor, engine, lock, pins, profile
 from dsv4_stack.doctor import authority, config, disk, memory, port, token, weights
 from dsv4_stack.doctor.finding import Finding
 from dsv4_stack.doctor.weights import GIB
-from dsv4_stack.errors import ConfigError, NoEngineError, NoSpaceError
+from dsv4_stack.errors import ConfigError, NoEngineError, NoSpaceError, UsageError
 from dsv4_stack.guest import convert
 from dsv4_stack.plan import Plan, make_plan
 from dsv4_stack.profile import Setting
@@ -256,6 +256,34 @@ def test_a_port_that_our_failing_container_takes_in_turns_is_ours(monkeypatch: p
             f"WRONG port: 127.0.0.1:{number} is taken",
             "      choose another: dsv4 up --profile w4a8-tp2 --port N",
         ]
+
+
+def test_each_port_of_what_is_laid_over_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "states", lambda _: {})
+    with socket.socket() as taken, socket.socket() as free:
+        for probe in (taken, free):
+            probe.bind(("127.0.0.1", 0))
+        taken.listen()
+        busy, idle = (str(probe.getsockname()[1]) for probe in (taken, free))
+        free.close()
+        site = {
+            "DSV4_PORT": busy,
+            "DSV4_EDGE_BIND": "127.0.0.1",
+            "DSV4_EDGE_PORT": idle,
+            "DSV4_PROMETHEUS_PORT": busy,
+            "DSV4_GRAFANA_PORT": idle,
+        }
+        assert lines(port.findings(plan_of("w4a8-tp2"), site, ("monitoring", "edge"))) == [
+            f"ok    edge's port: 127.0.0.1:{idle} is free or ours",
+            f"WRONG prometheus's port: 127.0.0.1:{busy} is taken",
+            "      choose another: DSV4_PROMETHEUS_PORT=N dsv4 up --profile w4a8-tp2",
+            f"ok    grafana's port: 127.0.0.1:{idle} is free or ours",
+        ]
+    with pytest.raises(UsageError) as caught:
+        list(port.findings(plan_of("w4a8-tp2"), {"DSV4_EDGE_PORT": "https"}, ("edge",)))
+    assert str(caught.value) == (
+        "the port should be a number from 1 to 65535, not 'https'\n  next: mend DSV4_EDGE_PORT"
+    )
 
 
 CA_MEND = "      name a PEM file in $DSV4_EXTRA_CA that begins with -----BEGIN CERTIFICATE-----, or unset it"

@@ -3,23 +3,85 @@
 import hmac
 import json
 import os
+import shlex
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from http.client import HTTPConnection
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+from helpers.process import run
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_stack import __main__ as cli
 from dsv4_stack.errors import ConfigError, NotFoundError, UsageError
+from dsv4_stack.guest import __main__ as guest
+from dsv4_stack.guest.cli import dispatch
 from dsv4_stack.guest.keys import desk, ring
 from dsv4_stack.guest.keys.allowance import Allowance
 from dsv4_stack.guest.keys.desk import Desk
+from dsv4_stack.plan import UID
+from dsv4_stack.verbs import keys as verb
 
 NAMES = st.from_regex(r"[A-Za-z0-9._@-]{1,64}", fullmatch=True)
+# Waits on its standard input, so that many begin at once.
+ONE_OF_MANY = """
+import sys
+from pathlib import Path
+from dsv4_stack.guest.keys import ring
+file, verb, *names = sys.argv[1:]
+sys.stdin.read()
+for name in names:
+    getattr(ring, verb)(Path(file), name)
+"""
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@contextmanager
+def for_others(path: Path, mode: int) -> Iterator[None]:
+    """It has this mode, and this process is not root."""
+    user, before = os.geteuid(), path.stat().st_mode & 0o777
+    path.chmod(mode)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        path.chmod(before)
+
+
+@pytest.fixture
+def shared() -> Iterator[Path]:
+    """Where others come so far, as they do not in pytest's own folders."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def at_once(file: Path, *each: tuple[str, ...]) -> None:
+    """Each a process: what it does, and with which names."""
+    command = [sys.executable, "-c", ONE_OF_MANY, str(file)]
+    running = [subprocess.Popen([*command, *words], stdin=subprocess.PIPE) for words in each]
+    for process in running:
+        assert process.stdin
+        process.stdin.close()
+    assert [process.wait(60) for process in running] == [0] * len(each)
 
 
 def test_a_key_is_told_once_and_its_hash_is_kept(tmp_path: Path) -> None:
@@ -31,6 +93,44 @@ def test_a_key_is_told_once_and_its_hash_is_kept(tmp_path: Path) -> None:
     assert ring.owner(ring.load(file), key) == "alice"
     assert oct(file.stat().st_mode & 0o777) == "0o644"
     assert [path.name for path in file.parent.iterdir()] == [ring.NAME]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o777, 0])
+def test_the_edges_user_may_read_them_whatever_the_umask(tmp_path: Path, mask: int) -> None:
+    file = tmp_path / "keys" / ring.NAME
+    with umask(mask):
+        ring.add(file, "alice")
+        ring.add(file, "bob")
+        ring.revoke(file, "bob")
+    assert [oct(path.stat().st_mode & 0o777) for path in (file.parent, file)] == ["0o755", "0o644"]
+
+
+def test_a_folder_that_was_there_stays_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    ring.add(tmp_path / ring.NAME, "alice")
+    assert oct(tmp_path.stat().st_mode & 0o777) == "0o700"
+
+
+def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "keys" / ring.NAME
+    groups = [[f"{group}-{number}" for number in range(25)] for group in range(6)]
+    at_once(file, *(("add", *group) for group in groups))
+    assert set(ring.load(file)) == {name for group in groups for name in group}
+    more = [f"another-{number}" for number in range(25)]
+    at_once(file, *(("revoke", *group) for group in groups[:3]), ("add", *more))
+    assert set(ring.load(file)) == {*groups[3], *groups[4], *groups[5], *more}
+    assert [path.name for path in file.parent.iterdir()] == [ring.NAME]
+
+
+def test_what_another_took_back_meanwhile_is_taken_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ring.NAME
+    for name in ("alice", "bob"):
+        ring.add(file, name)
+    seen = iter([ring.load(file), {"bob": ring.hashed("b")}])
+    monkeypatch.setattr(ring, "load", lambda _: next(seen))
+    ring.revoke(file, "alice")
+    monkeypatch.undo()
+    assert ring.load(file) == {"bob": ring.hashed("b")}
 
 
 def test_keys_come_and_go(tmp_path: Path) -> None:
@@ -173,6 +273,89 @@ def test_keys_are_given_and_taken_without_a_restart(tmp_path: Path, capfd: pytes
     assert said[-1] == "keys: 0 known"
 
 
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_what_keeps_the_desk_from_reading_is_said_once_and_tried_again(
+    what: str, shared: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = shared / "keys" / ring.NAME
+    key = ring.add(file, "alice")
+    path = file if what == "file" else file.parent
+    asked = Desk(file, 600, 100)
+    with for_others(path, 0):
+        assert [asked.judge(key, "").status for _ in range(3)] == [HTTPStatus.UNAUTHORIZED] * 3
+    refused = (
+        f"keys: {file} cannot be read: [Errno 13] Permission denied: '{file}'\n"
+        "  next: let the containers' user read it\n"
+    )
+    assert capfd.readouterr().err == refused
+    assert asked.judge(key, "").status == HTTPStatus.OK
+    assert capfd.readouterr().err == "keys: 1 known\n"
+    later = ring.add(file, "bob")
+    with for_others(path, 0):
+        assert [asked.judge(each, "").status for each in (key, later)] == [HTTPStatus.OK, HTTPStatus.UNAUTHORIZED]
+    assert capfd.readouterr().err == refused
+    assert asked.judge(later, "").status == HTTPStatus.OK
+
+
+def test_the_slower_of_two_threads_puts_no_older_ring_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / ring.NAME
+    ring.add(file, "alice")
+    asked, load = Desk(file, 600, 100), ring.load
+    has_read, may_go_on = threading.Event(), threading.Event()
+
+    def load_slowly(path: Path) -> ring.Ring:
+        found = load(path)
+        if not has_read.is_set():
+            has_read.set()
+            assert may_go_on.wait(10)
+        return found
+
+    monkeypatch.setattr(ring, "load", load_slowly)
+    slow, fast = (threading.Thread(target=asked.judge, args=("x", "")) for _ in range(2))
+    slow.start()
+    assert has_read.wait(10)
+    monkeypatch.setattr(ring, "load", load)
+    key = ring.add(file, "bob")
+    fast.start()
+    fast.join(0.5)
+    assert fast.is_alive(), "it did not wait for the one that reads"
+    may_go_on.set()
+    for thread in (slow, fast):
+        thread.join(10)
+    assert asked.judge(key, "").name == "bob"
+
+
+def test_a_burst_of_connections_waits_for_its_turn(tmp_path: Path) -> None:
+    with desk.serve(Desk(tmp_path / ring.NAME, 600, 100), 0) as server:
+        assert server.request_queue_size == 1024
+        address = ("127.0.0.1", int(server.server_address[1]))
+        for connection in [socket.create_connection(address, timeout=2) for _ in range(200)]:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "said"),
+    [
+        *(
+            ("--per-minute", value, f"{value!r} is no number above 0: see DSV4_EDGE_PER_MINUTE")
+            for value in ("0", "-1", "many", "nan", "inf", "1_0_")
+        ),
+        *(
+            ("--burst", value, f"{value!r} is no whole number above 0: see DSV4_EDGE_BURST")
+            for value in ("0", "-1", "many", "1.5")
+        ),
+    ],
+)
+def test_an_allowance_that_is_none_is_refused(
+    flag: str, value: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["key-desk", str(tmp_path), "--port", "0", f"{flag}={value}"]
+    with pytest.raises(SystemExit) as ended:
+        dispatch("guest", "", "dsv4_stack.guest", guest.VERBS, words)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.endswith(f"error: argument {flag}: {said}\n")
+
+
 def test_a_key_has_its_allowance_and_strangers_have_one_together(tmp_path: Path) -> None:
     key = ring.add(tmp_path / ring.NAME, "alice")
     with at_the_desk(tmp_path / ring.NAME, per_minute=1, burst=2) as port:
@@ -186,11 +369,11 @@ def test_a_key_has_its_allowance_and_strangers_have_one_together(tmp_path: Path)
 
 
 def test_the_verb_prints_a_key_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["keys", "--dir", str(tmp_path)]
+    words, file = ["keys", "--dir", str(tmp_path / "new")], tmp_path / "new" / ring.NAME
     assert cli.main([*words, "add", "alice"]) == 0
     told = capsys.readouterr()
-    assert ring.owner(ring.load(tmp_path / ring.NAME), told.out.strip()) == "alice"
-    assert told.err == f"keys: {tmp_path}/api_keys has alice's hash; the key itself is kept nowhere\n"
+    assert ring.owner(ring.load(file), told.out.strip()) == "alice"
+    assert told.err == f"keys: {file} has alice's hash; the key itself is kept nowhere\n"
     assert cli.main([*words, "list"]) == 0
     assert cli.main([*words, "list", "--json"]) == 0
     assert capsys.readouterr().out == 'alice\n[\n  "alice"\n]\n'
@@ -199,8 +382,37 @@ def test_the_verb_prints_a_key_once(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
-def test_the_verb_says_what_helps_where_it_may_not_write(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tmp_path.chmod(0o500)
-    assert cli.main(["keys", "--dir", str(tmp_path), "add", "alice"]) == 2
-    assert capsys.readouterr().err.endswith("next: run it with sudo, or name a folder with --dir\n")
+def test_the_verb_says_where_the_edge_cannot_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o700)
+    words = ["keys", "--dir", str(tmp_path)]
+    assert cli.main([*words, "add", "alice"]) == 0
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        f"keys: the edge runs as user {UID}, which may not read {tmp_path}",
+        f"  next: run: chmod a+rx {tmp_path}",
+    ]
+    monkeypatch.setenv("DSV4_UID", "1000")
+    assert cli.main([*words, "add", "bob"]) == 0
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("words", [("add", "bob"), ("revoke", "alice")])
+def test_where_the_verb_may_not_write_it_names_a_command_that_may(
+    shared: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, str]
+) -> None:
+    """Run here as sudo would: by root, with nothing of this environment."""
+    file = shared / "keys" / ring.NAME
+    ring.add(file, "alice")
+    given = ["keys", "--dir", str(file.parent), *words]
+    # Which is here by now: another user may not be able to import it.
+    assert verb.ring is ring
+    with for_others(file.parent, 0o555):
+        assert cli.main(given) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {file} cannot be written: Permission denied\n  next: name a folder of yours")
+    command = shlex.split(said.partition("or run: sudo ")[2])
+    assert command == [sys.executable, "-m", "dsv4_stack", *given]
+    done = run("env", "-i", *command, timeout=30, cwd=Path("/"))
+    assert done.returncode == 0, done.stderr
+    assert list(ring.load(file)) == (["alice", "bob"] if words[0] == "add" else [])

@@ -10,6 +10,7 @@ from dsv4_stack import assets, profile
 from dsv4_stack.errors import ConfigError
 
 SHIPPED = profile.names()
+KEY = "would stand in files, and lock out the watch; for keys of users: dsv4 up --edge"
 
 
 def test_the_shipped_profiles() -> None:
@@ -123,6 +124,8 @@ def test_profiles_are_named_like_their_files() -> None:
             '[weights]\nallow = ["../x.py"]\n',
             "weights.allow: '../x.py' should be a relative path; nothing hidden is ever taken",
         ),
+        ('[serve.flags]\napi-key = "x"\n', f"serve.flags.api-key: {KEY}"),
+        ('[serve.env]\nVLLM_API_KEY = "x"\n', f"serve.env.VLLM_API_KEY: {KEY}"),
         ('[serve.env]\n"BAD NAME" = "1"\n', "serve.env.BAD NAME: should be a string, and its name a variable's"),
     ],
 )

@@ -7,6 +7,7 @@ import pytest
 
 from dsv4_stack.errors import ConfigError
 from dsv4_stack.guest.serving import patience, question
+from dsv4_stack.guest.serving.api import Api
 from dsv4_stack.guest.serving.question import Answer, Question
 
 BY_TEXT = Question(model="m", prompt="abc", max_tokens=3, expect="^def$")
@@ -29,6 +30,20 @@ def test_it_survives_its_way_into_a_container(asked: Question) -> None:
 def test_what_is_none_is_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="DSV4_QUESTION is no question: "):
         question.of_json(text)
+
+
+@pytest.mark.parametrize("status", [0, 429, 503])
+def test_an_engine_that_is_busy_has_not_answered(status: int) -> None:
+    asked = Api(0, "secret")
+    asked._request = lambda *_: (status, b"later")  # type: ignore[method-assign]
+    assert asked.answer_to(BY_TEXT) == Answer(is_lost=True)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 500])
+def test_an_engine_that_refuses_is_wrong(status: int) -> None:
+    asked = Api(0, "secret")
+    asked._request = lambda *_: (status, b"no")  # type: ignore[method-assign]
+    assert asked.answer_to(BY_TEXT) == Answer(refusal=f"{status}: no")
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"x": 1}'])

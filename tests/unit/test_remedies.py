@@ -124,7 +124,7 @@ def test_a_report_without_anything() -> None:
         "kernel caches: 0 bytes of 0 bytes free, not writable",
         "confidential computing: unknown, nvidia-smi does not say",
         "likely: the kernel caches cannot be written to, so every start compiles everything",
-        "  next: let the stack set up its volume: dsv4 down --volumes, then dsv4 up",
+        "  next: let the stack set up its volume: dsv4 down, then dsv4 up",
     ]
 
 

@@ -1,5 +1,6 @@
 """The committed files are the golden files: what render makes of the shipped pins and profiles, byte for byte."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -209,6 +210,19 @@ def test_a_project_is_brought_up_to_date_without_touching_what_is_right(tmp_path
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert changed.read_text() == text
     assert not extra.exists()
+
+
+def test_whatever_the_umask_a_container_can_read_it(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        render.write_project(
+            render.render_plan(make_plan(PINS, profile.load("demo"), LOCK)), LOCK, tmp_path / "project"
+        )
+    finally:
+        os.umask(before)
+    written = list((tmp_path / "project").rglob("*"))
+    assert {path.stat().st_mode & 0o777 for path in written if path.is_file()} == {0o644}
+    assert {path.stat().st_mode & 0o777 for path in written if path.is_dir()} == {0o755}
 
 
 def has_compose() -> bool:

@@ -1,5 +1,6 @@
 """Prompts that warm an engine: their lengths, their tokens, and what came of them."""
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsv4_stack.errors import ConfigError
+from dsv4_stack.guest import warm as guest_warm
 from dsv4_stack.guest.serving import warmth
 
 
@@ -44,6 +46,21 @@ def test_no_two_lengths_share_a_beginning() -> None:
     """It would come out of the prefix cache, and compile nothing."""
     starts = [tuple(warmth.prompt(length, 129280)[:16]) for length in (16, 128, 1024, 4096, 8192, 16384, 24576)]
     assert len(set(starts)) == len(starts)
+
+
+def test_a_serving_engine_is_warmed_with_prompts_that_it_has_not_had(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither at its start nor the last time; a prefix cache looks at the first block of tokens."""
+    api = Api()
+    monkeypatch.setattr(guest_warm, "Api", lambda *_: api)
+    arguments = argparse.Namespace(lengths=[64])
+    list(warmth.warm(api, [64], 256, 5))
+    guest_warm.run(arguments)
+    guest_warm.run(arguments)
+    assert [len(prompt) for prompt in api.prompts] == [64, 64, 64]
+    assert len({tuple(prompt[:16]) for prompt in api.prompts}) == 3
+    assert [json.loads(line)[0]["length"] for line in capsys.readouterr().out.splitlines()] == [64, 64]
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,27 @@ def test_nothing_is_done_while_it_stops() -> None:
     assert found.look(up(1000, in_flight=3)) == []
 
 
+def test_an_engine_whose_requests_are_not_known_is_not_idle() -> None:
+    found = ready()
+    assert found.look(replace(up(20, moved=1), in_flight=None)) == [Order.ASK]
+    assert found.look(replace(up(50, moved=1), in_flight=None)) == [Order.REPORT]
+    assert found.reason == "requests may run, and nothing has moved for 40 s"
+
+
+def test_nothing_is_held_against_an_engine_while_nobody_looked() -> None:
+    found = ready()
+    found.look(up(12, moved=2, in_flight=1))
+    found.pass_over(1000)
+    assert found.look(up(1013, moved=2, in_flight=1)) == [Order.ASK]
+    assert found.state == State.READY
+    assert found.quiet_s(1013) == 1
+    starting = watch(patience=replace(PATIENCE, ready_s=10_000))
+    starting.look(Sight(now=1, progress=1))
+    starting.pass_over(1000)
+    assert starting.look(Sight(now=1002, progress=1)) == []
+    assert starting.look(Sight(now=1031, progress=1)) == [Order.REPORT]
+
+
 SIGHTS = st.lists(
     st.tuples(st.floats(0.1, 30), st.sampled_from([200, 200, 200, 0, 503]), st.integers(0, 3), st.integers(0, 2)),
     max_size=40,

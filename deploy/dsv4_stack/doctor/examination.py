@@ -25,7 +25,7 @@ from dsv4_stack.doctor.finding import Finding
 from dsv4_stack.plan import Plan
 
 
-def examine(plan: Plan, overrides: dict[str, str]) -> list[Finding]:
+def examine(plan: Plan, overrides: dict[str, str], overlays: tuple[str, ...] = ()) -> list[Finding]:
     """Every check, whatever the one before it found."""
     info = tools.info()
     return [
@@ -33,7 +33,7 @@ def examine(plan: Plan, overrides: dict[str, str]) -> list[Finding]:
         *(_of_nvidia(plan, info) if plan.profile.machine.gpus else ()),
         *disk.findings(plan, overrides, info),
         *memory.findings(plan),
-        *port.findings(plan, overrides),
+        *port.findings(plan, overrides, overlays),
         *authority.findings(),
         *token.findings(plan),
         *_of_the_hub(plan, overrides),

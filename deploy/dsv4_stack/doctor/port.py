@@ -1,31 +1,65 @@
-"""The port where the API is to be published."""
+"""The ports where the API, and what is laid over it, are to be published."""
 
 import errno
 import os
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from dsv4_stack import engine
 from dsv4_stack.doctor.finding import Finding, ok, wrong
 from dsv4_stack.errors import NoEngineError, UsageError
-from dsv4_stack.plan import Plan
+from dsv4_stack.plan import MONITORING, Plan
 
 
-def findings(plan: Plan, overrides: dict[str, str]) -> Iterator[Finding]:
-    settings = {**os.environ, **overrides}
-    bind = settings.get("DSV4_BIND") or plan.profile.serve.bind
-    port = port_number(settings.get("DSV4_PORT") or str(plan.profile.serve.port))
-    if _can_bind(bind, port) or _is_ours(plan, port):
-        yield ok("port", f"{bind}:{port} is free or ours")
+@dataclass(frozen=True, kw_only=True)
+class _Published:
+    """A port that a service is to be reached at, and what chooses another."""
+
+    subject: str
+    service: str
+    address: str
+    port: int
+    other: str
+
+
+def findings(plan: Plan, overrides: dict[str, str], overlays: tuple[str, ...] = ()) -> Iterator[Finding]:
+    for at in _published(plan, {**os.environ, **overrides}, overlays):
+        if _can_bind(at.address, at.port) or _is_ours(plan, at):
+            yield ok(at.subject, f"{at.address}:{at.port} is free or ours")
+        else:
+            yield wrong(at.subject, f"{at.address}:{at.port} is taken", f"choose another: {at.other}")
+
+
+def _published(plan: Plan, settings: dict[str, str], overlays: tuple[str, ...]) -> Iterator[_Published]:
+    again = f"dsv4 up --profile {plan.profile.name}"
+    serve = plan.profile.serve
+
+    def beside(service: str, address: str, default: int) -> _Published:
+        variable = f"DSV4_{service.upper()}_PORT"
+        port = port_number(settings.get(variable) or str(default), f"mend {variable}")
+        other = f"{variable}=N {again}"
+        return _Published(subject=f"{service}'s port", service=service, address=address, port=port, other=other)
+
+    if "edge" in overlays:
+        yield beside("edge", settings.get("DSV4_EDGE_BIND") or "0.0.0.0", 443)  # noqa: S104 - as edge.yaml publishes it
     else:
-        mend = f"choose another: dsv4 up --profile {plan.profile.name} --port N"
-        yield wrong("port", f"{bind}:{port} is taken", mend)
+        yield _Published(
+            subject="port",
+            service="serve",
+            address=settings.get("DSV4_BIND") or serve.bind,
+            port=port_number(settings.get("DSV4_PORT") or str(serve.port)),
+            other=f"{again} --port N",
+        )
+    if MONITORING in overlays:
+        yield beside("prometheus", "127.0.0.1", 9090)
+        yield beside("grafana", "127.0.0.1", 3000)
 
 
-def port_number(text: str) -> int:
+def port_number(text: str, mend: str = "mend --port or DSV4_PORT") -> int:
     """A TCP port. Raises UsageError."""
     if not text.isdecimal() or not 0 < int(text) < 65536:
-        raise UsageError(f"the port should be a number from 1 to 65535, not {text!r}", "mend --port or DSV4_PORT")
+        raise UsageError(f"the port should be a number from 1 to 65535, not {text!r}", mend)
     return int(text)
 
 
@@ -40,9 +74,9 @@ def _can_bind(address: str, port: int) -> bool:
     return True
 
 
-def _is_ours(plan: Plan, port: int) -> bool:
+def _is_ours(plan: Plan, at: _Published) -> bool:
     try:
-        serve = engine.states(plan.project).get("serve")
+        state = engine.states(plan.project).get(at.service)
     except NoEngineError:
         return False
-    return serve is not None and serve.reserved.endswith(f":{port}")
+    return state is not None and state.reserved.endswith(f":{at.port}")

@@ -34,7 +34,7 @@ def _named(path: Path, error: OSError) -> Dsv4Error:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path, mend: str = "run it as a user who may read it") -> Iterator[None]:
     """Name why something cannot be read. Raises NotFoundError, Dsv4Error."""
     try:
         yield
@@ -42,15 +42,17 @@ def reading(path: Path) -> Iterator[None]:
         raise NotFoundError(f"there is no {path}", "check the path") from None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise Dsv4Error(f"{path} cannot be read: {reason}", "run it as a user who may read it") from error
+        raise Dsv4Error(f"{path} cannot be read: {reason}", mend) from error
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, never a part. Raises as `writing` does."""
+def write_atomically(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Readers see the old file or the new one, never a part. `mode` holds whatever the umask. Raises as `writing`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
     with writing(path):
         try:
             with temporary.open("wb") as file:
+                if mode is not None:
+                    os.fchmod(file.fileno(), mode)
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

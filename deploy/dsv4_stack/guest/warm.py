@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -20,7 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     api = Api(supervisor.port(), "")
     vocabulary = warmth.vocabulary_of(Path(os.environ.get("DSV4_MODEL_DIR", "")))
-    found = list(warmth.warm(api, args.lengths or warmth.lengths(), vocabulary, WITHIN_S))
+    lengths = args.lengths or warmth.lengths()
+    found = list(warmth.warm(api, lengths, vocabulary, WITHIN_S, occasion=time.time_ns()))
     if problems := [f"  {each}" for each in found if each.problem]:
         raise NotReadyError("the engine was not warmed:\n" + "\n".join(problems))
     print(json.dumps([asdict(each) for each in found]))

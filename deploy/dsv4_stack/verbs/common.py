@@ -4,10 +4,15 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, Final
 
-from dsv4_stack import assets, lock, pins, profile
-from dsv4_stack.plan import OVERLAYS, Plan, make_plan
+from dsv4_stack import assets, lock, pins, profile, project
+from dsv4_stack.plan import Plan, make_plan
+
+_OVERLAYS: Final = {
+    "edge": "TLS and API keys in front, and no port of the engine's",
+    "monitoring": "Prometheus and Grafana beside it, on loopback",
+}
 
 
 def add_profile(parser: argparse.ArgumentParser) -> None:
@@ -54,13 +59,18 @@ def add_site(parser: argparse.ArgumentParser) -> None:
 
 
 def add_overlays(parser: argparse.ArgumentParser) -> None:
-    """What may be laid over a stack."""
-    parser.add_argument("--edge", action="store_true", help="TLS and API keys in front, and no port of the engine's")
-    parser.add_argument("--monitoring", action="store_true", help="Prometheus and Grafana beside it, on loopback")
+    """What may be laid over a stack; what is not named stays as it is."""
+    for name, text in _OVERLAYS.items():
+        parser.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, help=f"{text} (default: as at the last `up`)"
+        )
 
 
 def overlays_of(args: argparse.Namespace, plan: Plan) -> tuple[str, ...]:
-    return plan.laid_over([name for name in OVERLAYS if getattr(args, name, False)])
+    """What the flags say, and where they say nothing what is there."""
+    before = project.overlays(plan)
+    flags = {name: getattr(args, name) for name in _OVERLAYS}
+    return plan.laid_over([name for name, flag in flags.items() if (name in before if flag is None else flag)])
 
 
 def overrides_of(args: argparse.Namespace) -> dict[str, str]:

@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import shlex
+import sys
 from pathlib import Path
 
 from dsv4_stack.errors import UsageError
 from dsv4_stack.guest.keys import ring
-from dsv4_stack.plan import KEYS_DIR
+from dsv4_stack.plan import KEYS_DIR, UID
 from dsv4_stack.verbs.common import add_json, print_json, say
 
 
@@ -30,16 +32,23 @@ def run(args: argparse.Namespace) -> None:
     file = args.dir / ring.NAME
     try:
         _do(args, file)
-    except PermissionError as error:
-        raise UsageError(
-            f"{error.filename} cannot be written: {error.strerror}", "run it with sudo, or name a folder with --dir"
-        ) from None
+    except UsageError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        raise UsageError(error.message, f"name a folder of yours with --dir, or run: {_as_root(args)}") from error
+
+
+def _as_root(args: argparse.Namespace) -> str:
+    """sudo has another PATH and drops the environment, so everything is named."""
+    words = ["sudo", sys.executable, "-m", "dsv4_stack", "keys", "--dir", str(args.dir.absolute())]
+    return shlex.join([*words, args.action, args.name])
 
 
 def _do(args: argparse.Namespace, file: Path) -> None:
     if args.action == "add":
         print(ring.add(file, args.name))
         say(f"keys: {file} has {args.name}'s hash; the key itself is kept nowhere")
+        _warn_of_a_closed_folder(args.dir)
     elif args.action == "revoke":
         ring.revoke(file, args.name)
         say(f"keys: {args.name} is revoked")
@@ -47,3 +56,11 @@ def _do(args: argparse.Namespace, file: Path) -> None:
         print_json(list(ring.load(file)))
     else:
         print("".join(f"{name}\n" for name in ring.load(file)), end="")
+
+
+def _warn_of_a_closed_folder(folder: Path) -> None:
+    """One that was there before. Who gave the containers another user knows what that one may read."""
+    found = folder.stat()
+    is_theirs = os.environ.get("DSV4_UID") or os.environ.get("DSV4_GID") or found.st_uid == UID
+    if found.st_mode & 0o005 != 0o005 and not is_theirs:
+        say(f"keys: the edge runs as user {UID}, which may not read {folder}\n  next: run: chmod a+rx {folder}")

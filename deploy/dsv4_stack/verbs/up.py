@@ -33,14 +33,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     started, overrides = time.monotonic(), overrides_of(args)
     if not args.skip_doctor:
-        examined = doctor.examine(plan_of(args), overrides)
+        looked_at = plan_of(args)
+        examined = doctor.examine(looked_at, overrides, overlays_of(args, looked_at))
         for finding in examined:
             if finding.level is doctor.Level.WARNING:
                 say(str(finding))
         doctor.raise_for(examined)
     # Nothing was touched until here.
     plan = locked_plan(args)
-    files = project.prepare(plan, overlays_of(args, plan))
+    before, overlays = project.overlays(plan), overlays_of(args, plan)
+    for name in before:
+        say(f"up: {name} {f'stays; without it: --no-{name}' if name in overlays else 'is taken away'}")
+    files = project.lay_over(plan, overlays)
     stack.build(plan, files, say)
     stack.up(plan, files, overrides, say)
     url = stack.url(plan, overrides)

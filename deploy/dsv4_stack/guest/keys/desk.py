@@ -6,6 +6,7 @@ It speaks to the edge alone, which sends the client's own headers (Caddy's forwa
 import json
 import math
 import sys
+import threading
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
@@ -20,6 +21,7 @@ from dsv4_stack.guest.keys.ring import Ring
 
 # Of strangers, who have no key.
 REFUSALS_PER_MINUTE: Final = 60
+_Version = tuple[int | str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +37,9 @@ class Desk:
 
     def __init__(self, file: Path, per_minute: float, burst: int) -> None:
         self._file = file
-        self._seen: tuple[int, int] | None = None
+        self._lock = threading.Lock()
+        self._seen: _Version = ()
+        self._problem = ""
         self._ring: Ring = {}
         self._allowance = Allowance(per_minute, burst)
         self._refusals = Allowance(REFUSALS_PER_MINUTE, REFUSALS_PER_MINUTE)
@@ -56,27 +60,47 @@ class Desk:
         return Verdict(status=HTTPStatus.UNAUTHORIZED, reason="a known API key is needed: Authorization: Bearer KEY")
 
     def _keys(self) -> Ring:
+        # One thread at a time, from the look to the new ring: else the slower of two puts the older ring in place.
+        with self._lock:
+            version = _version(self._file)
+            # What failed is tried again: the reason need not be in the file.
+            if version != self._seen or self._problem:
+                self._read(version)
+            return self._ring
+
+    def _read(self, version: _Version) -> None:
+        problem = ""
         try:
-            found = self._file.stat()
-            changed = (found.st_ino, found.st_mtime_ns)
-        except OSError:
-            changed = None
-        if changed != self._seen:
-            self._seen = changed
-            try:
-                self._ring = ring.load(self._file)
-            except ConfigError as error:
-                # Those of before still hold: a slip of the pen must not lock everybody out.
-                print(f"keys: {error}", file=sys.stderr, flush=True)
-            else:
-                print(f"keys: {len(self._ring)} known", file=sys.stderr, flush=True)
-        return self._ring
+            self._ring = ring.load(self._file)
+        except ConfigError as error:
+            # Those of before still hold: a slip of the pen must not lock everybody out.
+            problem = str(error)
+        if (version, problem) != (self._seen, self._problem):
+            print(f"keys: {problem or f'{len(self._ring)} known'}", file=sys.stderr, flush=True)
+        self._seen, self._problem = version, problem
+
+
+def _version(file: Path) -> _Version:
+    """Another one whenever the file is; () while there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        return (str(error),)
+    return found.st_ino, found.st_mtime_ns
 
 
 def key_of(headers: Message) -> str:
     """As OpenAI's clients send it, or Anthropic's."""
     scheme, _, value = headers.get("Authorization", "").partition(" ")
     return value.strip() if scheme.lower() == "bearer" else headers.get("X-Api-Key", "")
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # As many as may come before they are taken: with Python's own 5 a burst would be refused by the kernel.
+    request_queue_size = 1024
 
 
 def serve(desk: Desk, port: int) -> ThreadingHTTPServer:
@@ -109,6 +133,4 @@ def serve(desk: Desk, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002
             """The edge has the access log, without keys."""
 
-    server = ThreadingHTTPServer(("", port), Handler)
-    server.daemon_threads = True
-    return server
+    return _Server(("", port), Handler)

@@ -3,16 +3,19 @@
 The keys are random and long, so a plain hash is as good as a slow one: there is no guessing them.
 """
 
+import fcntl
 import hashlib
 import hmac
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from dsv4_stack.errors import ConfigError, NotFoundError, UsageError
+from dsv4_stack.guest.files import make_folder, write_atomically, writing
 
 NAME: Final = "api_keys"
 _NAME: Final = r"[A-Za-z0-9._@-]{1,64}"
@@ -64,30 +67,54 @@ def hashed(key: str) -> str:
 
 
 def add(path: Path, name: str) -> str:
-    """A new key, which is told once and kept nowhere. Raises UsageError, ConfigError."""
-    ring = dict(load(path))
+    """A new key, which is told once and kept nowhere. Raises UsageError, ConfigError, and as `writing` does."""
     if not re.fullmatch(_NAME, name):
         raise UsageError(f"{name!r} is no name for a key", "take letters, digits and . @ _ -, 64 at most")
-    if name in ring:
-        raise UsageError(f"there is a key {name!r} already", f"run: dsv4 keys revoke {name}")
     key = f"sk-dsv4-{secrets.token_urlsafe(32)}"
-    _write(path, ring | {name: hashed(key)})
+    _make_folder(path.parent)
+    with _changing(path) as ring:
+        if name in ring:
+            raise UsageError(f"there is a key {name!r} already", f"run: dsv4 keys revoke {name}")
+        ring[name] = hashed(key)
     return key
 
 
 def revoke(path: Path, name: str) -> None:
-    """Raises NotFoundError, ConfigError."""
-    ring = dict(load(path))
-    if name not in ring:
+    """Raises NotFoundError, ConfigError, and as `writing` does."""
+    if name not in load(path):
         raise NotFoundError(f"there is no key {name!r} in {path}", "run: dsv4 keys list")
-    del ring[name]
-    _write(path, ring)
+    with _changing(path) as ring:
+        # Somebody else may have taken it back by now, which is as well.
+        ring.pop(name, None)
 
 
-def _write(path: Path, ring: Ring) -> None:
-    """At once, so that a reader sees the old keys or the new ones. It holds no secret, and the containers read it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(_HEADER + "".join(f"{name} {sha256}\n" for name, sha256 in ring.items()), encoding="utf-8")
-    beside.chmod(0o644)
-    beside.replace(path)
+def _make_folder(folder: Path) -> None:
+    """For the containers' user to enter, whatever the umask. One that is there is left as it is."""
+    with writing(folder):
+        if not folder.is_dir():
+            make_folder(folder)
+            folder.chmod(0o755)
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[dict[str, str]]:
+    """The ring as it is now, and then as it was left. It holds no secret, and the containers read it."""
+    with _locked(path.parent):
+        ring = dict(load(path))
+        yield ring
+        lines = "".join(f"{name} {sha256}\n" for name, sha256 in ring.items())
+        write_atomically(path, (_HEADER + lines).encode(), mode=0o644)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One change at a time, from reading to writing, or two at once would lose one. Raises as `writing` does."""
+    with writing(folder):
+        # Of the folder, because a file that is replaced takes its lock with it.
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with writing(folder):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

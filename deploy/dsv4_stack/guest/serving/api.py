@@ -13,6 +13,8 @@ from dsv4_stack.guest.serving.watch import Sight
 
 LOOK_S: Final = 5.0
 ANSWER_S: Final = 300.0
+# No answer, too many requests, no service for now: nothing of these says anything about the model.
+_BUSY: Final = (0, 429, 503)
 
 
 class Api:
@@ -34,7 +36,7 @@ class Api:
             now=now,
             status=status,
             movement=movement.movement(found) or None,
-            in_flight=max(self.in_flight() or 0, movement.running(found)),
+            in_flight=_most(self.in_flight(), movement.running(found)),
             progress=progress,
             answer=answer,
         )
@@ -89,8 +91,13 @@ class Api:
             connection.close()
 
 
+def _most(taken: int | None, running: int) -> int | None:
+    """An engine without a request may still have some in its API, which alone knows them."""
+    return max(taken, running) if taken is not None else running or None
+
+
 def _answer(status: int, body: bytes) -> Answer:
-    if status == 0:
+    if status in _BUSY:
         return Answer(is_lost=True)
     if status != 200:
         return Answer(refusal=f"{status}: {body[:200].decode(errors='replace')}")

@@ -17,10 +17,10 @@ def check(folder: Path) -> None:
     if not found.is_writable:
         raise UsageError(
             f"the kernel caches' folder {folder} cannot be written to",
-            "let the stack set up its volume: dsv4 down --volumes, then dsv4 up",
+            "let the stack set up its volume: dsv4 down, then dsv4 up",
         )
     if found.free < LEAST:
         raise NoSpaceError(
             f"the kernel caches' folder {folder} has {amount(found.free)} free, and needs {amount(LEAST)}",
-            "make room where Docker keeps its volumes, or delete the caches: dsv4 down --volumes",
+            "make room where Docker keeps its volumes, or delete the caches: dsv4 down --caches",
         )

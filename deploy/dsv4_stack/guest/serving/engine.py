@@ -44,18 +44,19 @@ class Engine:
             self._process.wait(seconds)
         return self.exit_code is not None
 
-    def drain(self, in_flight: Callable[[], int | None], limit_s: float) -> int:
-        """Wait until nothing is in flight, then stop it. Returns how many requests were cut off at the limit.
+    def drain(self, in_flight: Callable[[], int | None], limit_s: float) -> int | None:
+        """Wait until nothing is in flight, then stop it. Returns how many requests were cut off, None if it never said.
 
-        An API that does not say how many may be busy with them.
+        An API that does not say how many may be busy with them; one that is gone had those that it named last.
         """
         deadline = time.monotonic() + limit_s
-        left = in_flight()
-        while left != 0 and time.monotonic() < deadline and self.exit_code is None:
+        left = said = in_flight()
+        while said != 0 and time.monotonic() < deadline and self.exit_code is None:
             time.sleep(_POLL_S)
-            left = in_flight()
+            said = in_flight()
+            left = left if said is None else said
         self.close()
-        return left or 0
+        return left
 
     def close(self) -> None:
         """SIGTERM to vLLM itself, which stops its own; then an end to what is left."""

@@ -77,12 +77,12 @@ REMEDIES: Final = (
     Remedy(
         trouble="the kernel caches cannot be written to, so every start compiles everything",
         applies=lambda evidence: not evidence.caches.is_writable,
-        mend="let the stack set up its volume: dsv4 down --volumes, then dsv4 up",
+        mend="let the stack set up its volume: dsv4 down, then dsv4 up",
     ),
     Remedy(
         trouble="the volume of the kernel caches is full",
         applies=lambda evidence: evidence.caches.is_writable and evidence.caches.free < _LEAST_CACHE,
-        mend="make room where Docker keeps its volumes, or: dsv4 down --volumes, which deletes the caches",
+        mend="make room where Docker keeps its volumes, or: dsv4 down --caches, which deletes the caches",
     ),
     Remedy(
         trouble="a process of the engine was stopped by a signal (state T)",

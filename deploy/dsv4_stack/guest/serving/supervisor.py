@@ -21,6 +21,9 @@ from dsv4_stack.guest.serving.patience import Patience
 from dsv4_stack.guest.serving.question import Question
 from dsv4_stack.guest.serving.watch import Order, State, Watch
 
+# A look and what comes of it take a few seconds; longer than this between two, and this process stood still as well: a
+# paused container, or a report that had much to gather.
+_AWAY_S: Final = 30.0
 # Readiness should be seen at once; what comes after is a matter of a minute.
 STARTING_EVERY_S: Final = 0.5
 EVERY_S: Final = 2.0
@@ -53,7 +56,8 @@ class Supervisor:
         self._watch = Watch(question=question, patience=patience, began=time.monotonic())
         self._warnings: tuple[str, ...] = ()
         self._warned_at = time.monotonic()
-        self._in_flight = 0
+        self._in_flight: int | None = 0
+        self._looked_at = time.monotonic()
         self._cold = warmth.lengths()
         self._is_stopped = False
         self._put()
@@ -87,6 +91,9 @@ class Supervisor:
         began = time.monotonic()
         starting = self._watch.state == State.STARTING
         moved = processes.progress(processes.tree(self._engine.pid), self._site.caches) if starting else None
+        if (away := began - self._looked_at) >= _AWAY_S:
+            self._watch.pass_over(away)
+        self._looked_at = began
         sight = self._api.look(began, moved)
         self._in_flight = sight.in_flight
         for order in self._watch.look(sight):
@@ -133,7 +140,7 @@ class Supervisor:
     def _look_at_weights(self) -> None:
         """The engine has them in memory and goes on; but its next start would refuse them, and somebody should know."""
         now = time.monotonic()
-        if now - self._warned_at < self._patience.weights_s or not self._site.model.is_dir():
+        if now - self._warned_at < self._patience.weights_s:
             return
         self._warned_at = now
         try:
@@ -154,7 +161,7 @@ class Supervisor:
                 started_at=self._started_at,
                 ready_after_s=watch.ready_after_s,
                 quiet_s=watch.quiet_s(time.monotonic()),
-                in_flight=self._in_flight,
+                in_flight=self._in_flight or 0,
                 answers=watch.answers,
                 wrong_answers=watch.wrong,
                 hangs=watch.hangs,
@@ -171,8 +178,8 @@ class Supervisor:
             self._engine.close()
             return 0
         say(f"stopping: requests in flight get {self._patience.drain_s:.0f} s")
-        cut = self._engine.drain(self._api.in_flight, self._patience.drain_s)
-        say(f"stopped: {f'{cut} requests were cut off' if cut else 'nothing was in flight'}")
+        left = self._engine.drain(self._api.in_flight, self._patience.drain_s)
+        say(f"stopped: {_cut_off(left)}")
         return 0
 
     def _ended(self) -> int:
@@ -183,6 +190,12 @@ class Supervisor:
             raise NotReadyError(self._watch.reason, "read the report above; the restart policy starts it again")
         say(f"the engine ended by itself with exit code {code}")
         return code or NotReadyError.exit_code
+
+
+def _cut_off(left: int | None) -> str:
+    if left is None:
+        return "the API did not say what was in flight"
+    return f"{left} requests were cut off" if left else "nothing was in flight"
 
 
 def say(text: str) -> None:

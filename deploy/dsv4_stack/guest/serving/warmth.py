@@ -46,17 +46,22 @@ def lengths() -> tuple[int, ...]:
         raise ConfigError(message, "render the project again: dsv4 render") from None
 
 
-def warm(api: Prefiller, wanted: Sequence[int], vocabulary: int, within_s: float) -> Iterator[Warmed]:
+def warm(
+    api: Prefiller, wanted: Sequence[int], vocabulary: int, within_s: float, occasion: int = 0
+) -> Iterator[Warmed]:
     """Each length once, the shortest first, one after the other."""
     for length in sorted(wanted):
         began = time.monotonic()
-        problem = api.prefill(prompt(length, vocabulary), within_s)
+        problem = api.prefill(prompt(length, vocabulary, occasion), within_s)
         yield Warmed(length=length, seconds=time.monotonic() - began, problem=problem)
 
 
-def prompt(length: int, vocabulary: int) -> list[int]:
-    """Token ids, so that the length is exact; of no sense, so that no cache has them; the same at every start."""
-    chance = random.Random(length)  # noqa: S311 - no secret
+def prompt(length: int, vocabulary: int, occasion: int = 0) -> list[int]:
+    """Token ids, so that the length is exact; of no sense, so that no cache has them; the same at every start.
+
+    An engine that serves has those of its start in its prefix cache: on another occasion they are others.
+    """
+    chance = random.Random(f"{length} {occasion}")  # noqa: S311 - no secret
     return [chance.randrange(vocabulary) for _ in range(length)]
 
 

@@ -35,14 +35,15 @@ class Order(StrEnum):
 class Sight:
     """What one look found. `status` is that of the engine's /health, 0 where nobody answers.
 
-    `movement` is None where the engine does not say; `in_flight` are the requests that users wait for, `progress` is
-    anything that differs as long as a start goes on, and `answer` is what came to the question since the last look.
+    `movement` is None where the engine does not say; `in_flight` are the requests that users wait for, None where that
+    is not known; `progress` is anything that differs as long as a start goes on, and `answer` is what came to the
+    question since the last look.
     """
 
     now: float
     status: int = 0
     movement: Movement | None = None
-    in_flight: int = 0
+    in_flight: int | None = 0
     progress: object = None
     answer: Answer | None = None
 
@@ -83,6 +84,12 @@ class Watch:
     def quiet_s(self, now: float) -> float:
         """For how long nothing has moved while something should."""
         return now - self._moved_at
+
+    def pass_over(self, seconds: float) -> None:
+        """For so long nobody looked: what stood still then, may have had to."""
+        self._moved_at += seconds
+        self._progress_at += seconds
+        self._hung_at += seconds
 
     def stop(self) -> None:
         self.state, self.reason = State.STOPPING, "the engine is being stopped"
@@ -169,7 +176,8 @@ class Watch:
     def _become_hung(self, sight: Sight, quiet: float) -> list[Order]:
         self.hangs += 1
         self._hung_at, self._before_hang = sight.now, self.state
-        what = f"{sight.in_flight} requests run" if sight.status == 200 else "the API does not answer"
+        run = "requests may run" if sight.in_flight is None else f"{sight.in_flight} requests run"
+        what = run if sight.status == 200 else "the API does not answer"
         self._become(State.HUNG, f"{what}, and nothing has moved for {quiet:.0f} s")
         return [Order.REPORT]
 

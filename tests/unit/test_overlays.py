@@ -1,0 +1,70 @@
+"""What is laid over a stack stays there until it is taken away by name."""
+
+from pathlib import Path
+
+import pytest
+
+from dsv4_stack import __main__ as cli
+from dsv4_stack import assets, lock, pins, profile, project, stack
+from dsv4_stack.doctor import examination
+from dsv4_stack.plan import Plan, make_plan
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch, state_home: Path) -> list[tuple[str, ...]]:  # noqa: ARG001
+    """The compose files of each start, none of which touches an engine."""
+    starts: list[tuple[str, ...]] = []
+
+    def up(_plan: Plan, files: project.Files, *_: object) -> None:
+        starts.append(tuple(path.name for path in files))
+
+    monkeypatch.setattr(stack, "build", lambda *_: None)
+    monkeypatch.setattr(stack, "up", up)
+    monkeypatch.setattr(stack, "url", lambda *_: "http://127.0.0.1:8000")
+    monkeypatch.setattr(stack, "dashboard", lambda _: "")
+    return starts
+
+
+def up(*words: str) -> None:
+    assert cli.main(["up", "--profile", "demo", "--skip-doctor", "--no-verify", *words]) == 0
+
+
+def test_they_stay_at_the_next_start(started: list[tuple[str, ...]], capsys: pytest.CaptureFixture[str]) -> None:
+    up()
+    up("--edge")
+    assert "edge" not in capsys.readouterr().err
+    up()
+    assert "up: edge stays; without it: --no-edge\n" in capsys.readouterr().err
+    up("--monitoring")
+    up("--no-edge")
+    assert "up: edge is taken away\n" in capsys.readouterr().err
+    up("--no-monitoring")
+    up()
+    assert started == [
+        ("compose.yaml",),
+        ("compose.yaml", "edge.yaml"),
+        ("compose.yaml", "edge.yaml"),
+        ("compose.yaml", "monitoring.yaml", "edge.yaml"),
+        ("compose.yaml", "monitoring.yaml"),
+        ("compose.yaml",),
+        ("compose.yaml",),
+    ]
+
+
+def test_every_verb_sees_them_and_none_but_up_changes_them(started: list[tuple[str, ...]]) -> None:
+    up("--edge")
+    demo = make_plan(pins.load(assets.PINS), profile.load("demo"), lock.Lock())
+    assert [path.name for path in project.prepare(demo)] == ["compose.yaml"]
+    assert tuple(path.name for path in project.prepared(demo)) == started[-1]
+    assert project.overlays(demo) == ("edge",)
+
+
+def test_doctor_looks_at_what_will_be_there(started: list[tuple[str, ...]], monkeypatch: pytest.MonkeyPatch) -> None:
+    up("--edge")
+    seen = []
+    monkeypatch.setattr(examination, "examine", lambda _plan, _overrides, overlays: seen.append(overlays) or [])
+    monkeypatch.setattr("dsv4_stack.doctor.examine", examination.examine)
+    for words in ([], ["--no-edge"], ["--monitoring"]):
+        assert cli.main(["doctor", "--profile", "demo", *words]) == 0
+    assert seen == [("edge",), (), ("monitoring", "edge")]
+    assert len(started) == 1
