@@ -150,6 +150,15 @@ def test_status_has_the_same_figures_as_prometheus(cpu: Monitored, profile: str)
     assert wait_until(both, timeout_s=30, interval_s=1)
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started from a shell's background ignores SIGINT, and so does what it starts; not from in here."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_status_goes_on_looking_until_it_is_interrupted(cpu: Monitored, profile: str) -> None:
     command = [DSV4, "status", "--watch", "1", "--profile", profile]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:

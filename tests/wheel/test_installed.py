@@ -22,7 +22,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def test_its_rendered_files_are_as_rendered(installed: Path, tmp_path: Path) -> None:
     done = succeed(installed / "dsv4", "render", "--check", timeout=60, cwd=tmp_path)
-    assert done.stderr == "render: 13 files are as rendered\n"
+    assert done.stderr == "render: 17 files are as rendered\n"
 
 
 def test_it_renders_a_project_of_its_own(installed: Path, tmp_path: Path) -> None:
