@@ -67,6 +67,7 @@ def pack(folder: Path, label: str, out: BinaryIO) -> tuple[int, int]:
             name = path.relative_to(folder).as_posix()
             with path.open("rb") as file:
                 entry = _plain(archive.gettarinfo(arcname=name, fileobj=file))
+                entry.pax_headers = {"mtime": _text_of(os.fstat(file.fileno()).st_mtime_ns)}
                 content = _Hashed(file)
                 archive.addfile(entry, content)
             listing[name] = content.sha256
@@ -202,6 +203,16 @@ def _refuse_other(archive: tarfile.TarFile, label: str) -> None:
         )
 
 
+def _text_of(ns: int) -> str:
+    """Seconds. Ninja compares nanoseconds, and builds again what a float has rounded."""
+    return f"{ns // 10**9}.{ns % 10**9:09}"
+
+
+def _written_ns(entry: tarfile.TarInfo) -> int:
+    seconds, _, rest = entry.pax_headers.get("mtime", str(entry.mtime)).partition(".")
+    return int(seconds) * 10**9 + int(f"{rest:0<9}"[:9])
+
+
 def _write(path: Path, entry: tarfile.TarInfo, content: IO[bytes]) -> str:
     """The sha256 of what was written. By hand: tarfile's own filters are not in every Python 3.11."""
     hasher = Hasher()
@@ -215,7 +226,7 @@ def _write(path: Path, entry: tarfile.TarInfo, content: IO[bytes]) -> str:
                 file.flush()
                 os.fsync(file.fileno())
             path.chmod(0o755 if entry.mode & 0o100 else 0o644)
-            os.utime(path, (entry.mtime, entry.mtime))
+            os.utime(path, ns=(_written_ns(entry), _written_ns(entry)))
         except OSError as error:
             if error.errno in _IMPOSSIBLE:
                 raise _no_file(entry) from None
