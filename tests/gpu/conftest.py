@@ -6,6 +6,7 @@
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def record(work: Path) -> Record:
         (work / "results" / f"{name}.json").write_text(json.dumps(result, indent=1))
 
     return write
+
+
+@pytest.fixture(scope="session", autouse=True)
+def machine(request: pytest.FixtureRequest) -> None:
+    """Records which GPU the results are of."""
+    if not request.config.getoption("--run-gpu"):
+        return
+    query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+    found = subprocess.run(query, check=True, capture_output=True, text=True, timeout=60).stdout
+    request.getfixturevalue("record")("machine", {"gpus": found.splitlines(), "cpus": os.cpu_count()})
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 The first answer says that it is ready, or which error ended the start. Then every request
 `{"length": prompt tokens, "tokens": to generate, "seed": of the prompt}` is answered with its seconds and tokens.
+One that is held says when it has imported vLLM, and starts after the next line.
 """
 
 import json
@@ -57,10 +58,15 @@ class Overlay(MetaPathFinder):
 
 def _start(request: Json, answers: IO[str]) -> "LLM":
     begin = time.monotonic()
+    import torch
     import transformers
     import vllm
     from vllm import LLM
 
+    import_s = time.monotonic() - begin
+    if request["hold"]:
+        _say(answers, {"import_s": import_s})
+        sys.stdin.readline()
     imported = time.monotonic()
     llm = LLM(model=request["model"], **request["arguments"])
     loaded = time.monotonic()
@@ -69,9 +75,11 @@ def _start(request: Json, answers: IO[str]) -> "LLM":
         answers,
         {
             "vllm": vllm.__version__,
+            "torch": torch.__version__,
             "transformers": transformers.__version__,
+            "gpu": torch.cuda.get_device_name(),
             "ready_at": time.time(),
-            "import_s": imported - begin,
+            "import_s": import_s,
             "load_s": loaded - imported,
             "filled": filled,
         },
@@ -98,7 +106,19 @@ def _generate(llm: "LLM", *, length: int, tokens: int, seed: int) -> Json:
     parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
     begin = time.monotonic()
     (answer,) = llm.generate([prompt], parameters, use_tqdm=False)
-    return {"seconds": time.monotonic() - begin, "tokens": list(answer.outputs[0].token_ids)}
+    seconds = time.monotonic() - begin
+    return {"seconds": seconds, "tokens": list(answer.outputs[0].token_ids), "drafts": _drafts(llm)}
+
+
+def _drafts(llm: "LLM") -> dict[str, int]:
+    """What the engine has counted of its speculative decoding since it started; nothing where it does none."""
+    from vllm.v1.metrics.reader import Counter
+
+    if llm.llm_engine.vllm_config.speculative_config is None or not llm.llm_engine.log_stats:
+        return {}
+    counters = (metric for metric in llm.get_metrics() if isinstance(metric, Counter))
+    prefix = "vllm:spec_decode_"
+    return {metric.name.removeprefix(prefix): metric.value for metric in counters if metric.name.startswith(prefix)}
 
 
 def _say(answers: IO[str], answer: Json) -> None:

@@ -13,6 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
+from dsv4_stack.plan import CACHES
+
 TESTS: Final = Path(__file__).resolve().parents[1]
 # Of what vLLM logs: which method and which kernel it chose.
 _CHOICE: Final = re.compile(r"\] ((?:Using|Selected) .*(?:Method|backend|Kernel|kernel|PrepareAndFinalize|Experts).*)$")
@@ -26,7 +28,7 @@ COMMON: Final[Mapping[str, Any]] = {
     "block_size": 256,
     "max_num_seqs": 4,
     "gpu_memory_utilization": 0.05,
-    "kv_cache_memory_bytes": 2 << 30,
+    "kv_cache_memory_bytes": 512 << 20,
     "enforce_eager": True,
     "disable_log_stats": True,
 }
@@ -42,7 +44,10 @@ class EngineFailed(Exception):  # noqa: N818
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an engine is started with. `overlay` holds modules to use in place of vLLM's, `packages` goes before all."""
+    """What an engine is started with. `overlay` holds modules to use in place of vLLM's, `packages` goes before all.
+
+    One that is to `hold` imports vLLM and waits for `Engine.go`.
+    """
 
     name: str
     model: Path
@@ -51,6 +56,12 @@ class Setting:
     overlay: Path | None = None
     packages: Path | None = None
     random_int4: bool = False
+    hold: bool = False
+
+    @property
+    def temporary(self) -> Path:
+        """Not in the home: in a container nothing there outlasts it, and no archive of caches holds it."""
+        return self.home.with_name(f"{self.home.name}.tmp")
 
     def request(self) -> str:
         return json.dumps(
@@ -59,17 +70,19 @@ class Setting:
                 "arguments": {**COMMON, **self.arguments},
                 "overlay": str(self.overlay or ""),
                 "random_int4": self.random_int4,
+                "hold": self.hold,
             }
         )
 
     def environment(self) -> dict[str, str]:
-        """Every cache that vLLM's libraries know of is below the home; see docs/hopper.md."""
+        """Its home is laid out as the stack's cache volume is."""
         paths = [str(self.packages)] * bool(self.packages) + [str(TESTS), os.environ.get("PYTHONPATH", "")]
         kept = {name: value for name, value in os.environ.items() if not re.search("CACHE|XDG_", name)}
         return {
             **kept,
-            "HOME": str(self.home),
-            "TMPDIR": str(self.home / "tmp"),
+            **{name: str(self.home / folder) for name, folder in CACHES.items()},
+            "HOME": str(self.home / "home"),
+            "TMPDIR": str(self.temporary),
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "4",
@@ -83,7 +96,8 @@ class Engine:
     """A started engine; leaving the context ends it."""
 
     def __init__(self, setting: Setting, logs: Path) -> None:
-        (setting.home / "tmp").mkdir(parents=True, exist_ok=True)
+        for directory in (setting.home / "home", setting.temporary):
+            directory.mkdir(parents=True, exist_ok=True)
         self.name = setting.name
         self.log = logs / f"{setting.name}.log"
         self.begun = time.time()
@@ -103,14 +117,25 @@ class Engine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.kill()
-        self.process.communicate()
+        self.end()
+
+    def end(self) -> None:
+        """Nothing where it has ended."""
+        if self.process.stdin and not self.process.stdin.closed:
+            self.process.kill()
+            self.process.communicate()
 
     def ready(self, limit: float) -> dict[str, Any]:
         """What it says of its start, with `start_s` since it was begun. Raises EngineFailed."""
         answer = self.answer(limit)
         answer["start_s"] = answer.pop("ready_at") - self.begun
         return answer
+
+    def go(self) -> None:
+        """Let one that is held start."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(b"\n")
+        self.process.stdin.flush()
 
     def generate(self, length: int, *, tokens: int = 8, seed: int = 1, limit: float = 300) -> dict[str, Any]:
         """Seconds and tokens of one prompt of random ids. Raises EngineFailed."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 # How many of a path's first parts tell caches apart.
-_DEPTHS = {".cache": 2, ".cache/vllm": 3, "tmp": 2}
+_DEPTHS = {".cache": 2, ".cache/vllm": 3, "home": 2, "home/.cache": 3, "vllm": 2, "xdg": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +20,15 @@ class Folder:
 def files(home: Path) -> set[Path]:
     """Relative to the home."""
     return {path.relative_to(home) for path in home.rglob("*") if path.is_file() and not path.is_symlink()}
+
+
+def states(home: Path) -> dict[Path, tuple[int, int, int]]:
+    """Files as `files` has them, and what changes when one is written again: inode, size, time of the last change."""
+    found = {}
+    for file in files(home):
+        stat = (home / file).stat()
+        found[file] = (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    return found
 
 
 def folder_of(file: Path) -> str:

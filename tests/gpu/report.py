@@ -53,6 +53,10 @@ def _errors(errors: Result) -> str:
     return f"{errors['max_abs']:.3g} / {errors['mean_abs']:.3g}, {errors['relative']:.2%}"
 
 
+def _machine(result: Result) -> str:
+    return f"Machine: {', '.join(result['gpus'])}; {result['cpus']} cores."
+
+
 def _serving(result: Result) -> str:
     whole = result["w4a8"]
     rows = [[_left_out(name), _outcome(row, whole), row.get("transformers", "")] for name, row in result.items()]
@@ -78,8 +82,25 @@ def _left_out(name: str) -> str:
 
 def _outcome(row: Result, whole: Result) -> str:
     if "error" in row:
-        return f"`{row['error'].splitlines()[0]}`"
+        return f"`{' '.join(row['error'].split())}`"
     return "generates the same tokens" if row["tokens"] == whole.get("tokens") else f"generates {row['tokens']}"
+
+
+def _mtp(result: Result) -> str:
+    off = result["mtp-off"]
+    rows = [[name, _outcome(row, off), _drafts(row)] for name, row in result.items()]
+    return f"""\
+## The MTP draft
+
+`tests/gpu/test_mtp.py`: the same 3 layers with a draft; a prompt of 300 tokens, {len(off["tokens"])} generated.
+`mtp-off` has the option off; the draft of `mtp-bf16` is BF16, all others' are quantized as the model's layers are.
+
+{_table(["engine", "outcome", "drafted / accepted"], rows)}"""
+
+
+def _drafts(row: Result) -> str:
+    drafts = row.get("drafts")
+    return f"{drafts['num_draft_tokens']} / {drafts['num_accepted_tokens']}" if drafts else ""
 
 
 def _choices(name: str, row: Result) -> str:
@@ -87,29 +108,31 @@ def _choices(name: str, row: Result) -> str:
 
 
 def _ladder(result: Result) -> str:
-    if "rows" not in result:
-        return f"## Prefill\n\nNot measured; the first prompts took {result['first']} s."
-    rows = [[row["name"], *(_milliseconds(row[length]) for length in LENGTHS)] for row in result["rows"]]
-    base = result["rows"][0]
+    measured = [row for row in result["rows"] if "error" not in row]
+    rows = [[row["name"], *(_milliseconds(row[length]) for length in LENGTHS)] for row in measured]
     rows += [
-        [f"{row['name']} : {base['name']}", *(f"{_ratio(row, base, length):.3f}" for length in LENGTHS)]
-        for row in result["rows"][1:]
+        [f"{row['name']} : {measured[0]['name']}", *(f"{_ratio(row, measured[0], length):.3f}" for length in LENGTHS)]
+        for row in measured[1:]
     ]
+    rows += [[row["name"], row["error"], "", "", ""] for row in result["rows"] if "error" in row]
     firsts = [
-        [f"{int(length):,}", f"{first:.1f}", f"{second:.2f}"] for length, (first, second) in result["first"].items()
+        [row["name"], f"{row['start']['load_s']:.1f}", *(f"{row['firsts'][length][0]:.1f}" for length in LENGTHS)]
+        for row in measured
     ]
+    lengths = [f"{int(length):,} tokens" for length in LENGTHS]
     return f"""\
 ## Prefill
 
 `tests/gpu/test_ladder.py`: 8 layers, 256 experts, one TP2 rank's shapes, dummy weights with random INT4, no hash
-routing. All engines stand loaded on one GPU and are asked in turn. Median of {result["rounds"]} prompts (least to
-most), in ms; the number after the checkpoint's kind is max_num_batched_tokens.
+routing; one engine after the other. Median of {result["rounds"]} prompts (least to most), in ms; the number after the
+checkpoint's kind is max_num_batched_tokens.
 
-{_table(["engine", *(f"{int(length):,} tokens" for length in LENGTHS)], rows)}
+{_table(["engine", *lengths], rows)}
 
-The first prompt of a length compiles kernels; seconds of the first engine's, caches filled by its start alone:
+The first prompt of a length compiles kernels; seconds to load and of each first prompt, the first engine on empty
+caches, the others on what it left:
 
-{_table(["prompt tokens", "first", "second"], firsts)}"""
+{_table(["engine", "load", *lengths], firsts)}"""
 
 
 def _milliseconds(times: Result) -> str:
@@ -127,12 +150,12 @@ def _startup(result: Result) -> str:
     if len(starts) == 2:
         cold, warm = (start["start_s"] + start["seconds"] for _, start in starts)
         rows.append(["empty : kept, to the first answer", "", "", f"{cold / warm:.1f}", ""])
-    folders = sorted(result["folders"].items(), key=lambda item: -item[1]["waited_s"])
+    folders = sorted(result["cold"]["folders"].items(), key=lambda item: -item[1]["waited_s"])
     sizes = [
         [f"`~/{name}`", f"{folder['files']:,}", f"{folder['bytes'] / 1e6:,.1f}", f"{folder['waited_s']:.0f}"]
         for name, folder in folders
     ]
-    added = ", ".join(f"`{file}`" for file in result.get("added", [])[:20]) or "none"
+    added = _names(result["added"]) if "added" in result else "not started"
     return f"""\
 ## Start-up and its caches
 
@@ -170,12 +193,61 @@ def _seconds(start: Result) -> Sequence[str]:
     return [f"{start[key]:.1f}" for key in ("load_s", "start_s", "seconds", "again_s")]
 
 
+def _imported(result: Result) -> str:
+    archive, imported = result["archive"], result["imported"]
+    seconds, megabytes = imported["start_s"] + imported["seconds"], f"{archive['bytes'] / 1e6:,.1f} MB"
+    return f"""\
+### Imported caches
+
+| | |
+| --- | --- |
+| archive | {archive["files"]:,} files, {megabytes}, packed {archive["packed_bytes"] / 1e6:,.1f} MB |
+| export, import | {archive["pack_s"]:.1f} s, {archive["unpack_s"]:.1f} s |
+| load, to ready, first answer, second answer | {", ".join(f"{value} s" for value in _seconds(imported))} |
+| to the first answer | {seconds:.1f} s |
+| kernels that TileLang says it compiles | {imported["compiles"]}; on empty caches {result["cold"]["compiles"]} |
+| files of the archive that were written again | {_names(result["written_again"])} |
+| files that came to it | {_names(result["added"])} |"""
+
+
+def _names(files: Sequence[str]) -> str:
+    return ", ".join(f"`{file}`" for file in files[:20]) or "none"
+
+
+def _loaders(result: Result) -> str:
+    rows = [
+        [row["name"], row["error"], "", "", ""]
+        if "error" in row
+        else [
+            row["name"],
+            f"{row['resident_before']:.0%} / {row['resident_after']:.0%}",
+            f"{row['weights_s']:.1f}",
+            f"{result['bytes'] / row['weights_s'] / 1e9:.2f}",
+            f"{row['model_s']:.1f}",
+        ]
+        for row in result["rows"]
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
+    return f"""\
+## Loaders
+
+`tests/gpu/test_loaders.py`: {result["bytes"] / 1e9:.1f} GB in {result["files"]} files; {versions}. As vLLM logs it:
+"Loading weights took", and "Model loading took", which adds what is made of the weights. The page cache is the
+machine's own, read with mincore before and after.
+
+{_table(["loader, state", "in the page cache before / after", "weights, s", "GB/s", "model, s"], rows)}"""
+
+
 _SECTIONS: Final = {
+    "machine": _machine,
     "clamp": _clamp,
     "serving": _serving,
+    "mtp": _mtp,
     "ladder": _ladder,
     "startup": _startup,
+    "imported": _imported,
     "missing": _missing,
+    "loaders": _loaders,
 }
 
 

@@ -1,7 +1,7 @@
 """Prefill at one TP2 rank's shapes, all 256 experts, 8 layers: W4A8 against W4A16, 8192 tokens a step against 16384.
 
-The first engine fills the caches, the others start on them. Then all stand loaded and are measured in turn, so that
-whatever changes with time changes for all.
+One engine after the other, since 80 GB hold no three; the first fills the caches, the others start on them. While one
+is measured no other test uses the GPU.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from gpu.engines import Engine, Setting
+from gpu.engines import Engine, EngineFailed, Setting
 from gpu.workdir import Record, locked, make_checkpoints
 
 pytestmark = pytest.mark.gpu
@@ -29,27 +29,41 @@ def test_ladder(work: Path, record: Record) -> None:
             name=f"{kind}-{step}",
             model=getattr(models, kind),
             home=work / "caches" / "ladder",
-            arguments={"load_format": "dummy", "max_model_len": 32768, "max_num_batched_tokens": step},
+            arguments={
+                "load_format": "dummy",
+                "max_model_len": 32768,
+                "max_num_batched_tokens": step,
+                "kv_cache_memory_bytes": 2 << 30,
+            },
             random_int4=True,
+            hold=True,
         )
         for kind, step in STEPS
     ]
+    rows: list[dict[str, Any]] = []
     with ExitStack() as running:
-        first, *others = settings
-        engines = [running.enter_context(Engine(first, work / "logs"))]
-        starts = [engines[0].ready(700)]
-        record("ladder", {"starts": starts, "first": (firsts := _firsts(engines[0]))})
-        engines += [running.enter_context(Engine(setting, work / "logs")) for setting in others]
-        starts += [engine.ready(300) for engine in engines[1:]]
-        for engine in engines[1:]:
-            _firsts(engine)
-        with locked(work / "gpu.lock", fcntl.LOCK_EX):
-            rows = [_row(setting, seconds) for setting, seconds in zip(settings, _measured(engines), strict=True)]
-        choices = [engine.choices() for engine in engines]
-    record("ladder", {"rounds": ROUNDS, "starts": starts, "first": firsts, "rows": rows, "choices": choices})
-    assert [start["filled"] > 0 for start in starts] == [True] * len(STEPS)
+        engines = [running.enter_context(Engine(setting, work / "logs")) for setting in settings]
+        for engine in engines:
+            rows.append(_row(engine, work))
+            record("ladder", {"rounds": ROUNDS, "rows": rows})
+    assert {row["name"]: row.get("error") for row in rows} == {engine.name: None for engine in engines}
+    assert [row["start"]["filled"] > 0 for row in rows] == [True] * len(STEPS)
     medians = {row["name"]: [row[str(length)]["median_ms"] for length in LENGTHS] for row in rows}
     assert {name: ladder == sorted(ladder) for name, ladder in medians.items()} == dict.fromkeys(medians, True)
+
+
+def _row(engine: Engine, work: Path) -> dict[str, Any]:
+    """Its start, the seconds of its first prompts and what a prompt takes then, or which error ended it."""
+    try:
+        row: dict[str, Any] = {"name": engine.name} | engine.answer(300)
+        engine.go()
+        row |= {"start": engine.answer(500), "firsts": _firsts(engine)}
+        with locked(work / "gpu.lock", fcntl.LOCK_EX):
+            row |= {str(length): _milliseconds(_measured(engine, length)) for length in LENGTHS}
+    except EngineFailed as failure:
+        row = {"name": engine.name, "error": failure.error}
+    engine.end()
+    return {**row, "choices": engine.choices()}
 
 
 def _firsts(engine: Engine) -> dict[str, list[float]]:
@@ -60,23 +74,13 @@ def _firsts(engine: Engine) -> dict[str, list[float]]:
     }
 
 
-def _measured(engines: list[Engine]) -> list[dict[int, list[float]]]:
-    seconds: list[dict[int, list[float]]] = [{length: [] for length in LENGTHS} for _ in engines]
-    for length in LENGTHS:
-        for number in range(ROUNDS):
-            for at in range(len(engines)):
-                turn = (at + number) % len(engines)
-                answer = engines[turn].generate(length, tokens=1, seed=length + 10 + number)
-                seconds[turn][length].append(answer["seconds"])
-    return seconds
+def _measured(engine: Engine, length: int) -> list[float]:
+    return [engine.generate(length, tokens=1, seed=length + 10 + number)["seconds"] for number in range(ROUNDS)]
 
 
-def _row(setting: Setting, seconds: dict[int, list[float]]) -> dict[str, Any]:
-    row: dict[str, Any] = {"name": setting.name, "arguments": dict(setting.arguments)}
-    for length, values in seconds.items():
-        row[str(length)] = {
-            "median_ms": statistics.median(values) * 1000,
-            "min_ms": min(values) * 1000,
-            "max_ms": max(values) * 1000,
-        }
-    return row
+def _milliseconds(seconds: list[float]) -> dict[str, float]:
+    return {
+        "median_ms": statistics.median(seconds) * 1000,
+        "min_ms": min(seconds) * 1000,
+        "max_ms": max(seconds) * 1000,
+    }

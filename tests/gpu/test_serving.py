@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from gpu.engines import Engine, EngineFailed, Setting
+from gpu.engines import Engine, Setting
 from gpu.left_out import publish
-from gpu.workdir import ARGUMENTS, HOME, PROMPT, Checkpoints, Patched, Record
+from gpu.workdir import ARGUMENTS, Checkpoints, Patched, Record, Results, outcome, shared_home
 from helpers.vllm_tree import SERIES
 
 from dsv4_stack.guest.patching import series
@@ -26,7 +25,6 @@ FAILS = {
     "0004-o-proj-scale-name": "AttributeError: 'ColumnParallelLinear' object has no attribute 'weight_scale_inv'",
 }
 NEWER = " newer Transformers"
-Results = dict[str, dict[str, Any]]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +34,7 @@ def results(shared_gpu: None, patched: Patched, checkpoints: Checkpoints, work: 
         engines = [
             running.enter_context(Engine(setting, work / "logs")) for setting in _settings(patched, checkpoints, work)
         ]
-        found = {engine.name: _outcome(engine) for engine in engines}
+        found = {engine.name: outcome(engine) for engine in engines}
     record("serving", found)
     return found
 
@@ -72,8 +70,7 @@ def test_hash_moe_left_out_with_a_newer_transformers(results: Results) -> None:
 
 
 def _settings(patched: Patched, checkpoints: Checkpoints, work: Path) -> Iterator[Setting]:
-    home = work / HOME if (work / HOME).exists() else work / "caches" / "serving"
-    whole = Setting(name="w4a8", model=checkpoints.w4a8, home=home, arguments=ARGUMENTS)
+    whole = Setting(name="w4a8", model=checkpoints.w4a8, home=shared_home(work), arguments=ARGUMENTS)
     yield whole
     yield replace(whole, name="w4a16", model=checkpoints.w4a16)
     left_out = [
@@ -88,12 +85,3 @@ def _settings(patched: Patched, checkpoints: Checkpoints, work: Path) -> Iterato
     if newer := os.environ.get("DSV4_GPU_TRANSFORMERS"):
         for setting in (whole, *(setting for setting in left_out if setting.name == HASH_MOE)):
             yield replace(setting, name=f"{setting.name}{NEWER}", packages=Path(newer))
-
-
-def _outcome(engine: Engine) -> dict[str, Any]:
-    try:
-        outcome = engine.ready(600)
-        outcome |= engine.generate(PROMPT)
-    except EngineFailed as failure:
-        outcome = {"error": failure.error}
-    return {**outcome, "choices": engine.choices()}

@@ -1,12 +1,15 @@
-"""Start-up on empty caches against kept ones: seconds to ready and to the first answer, and which folders it takes."""
+"""Start-up on empty caches against kept and imported ones: seconds, and which folders and files it takes."""
 
+import json
+import re
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Final
 
 import pytest
 from gpu import kernel_caches
@@ -15,19 +18,73 @@ from gpu.workdir import ARGUMENTS, HOME, PROMPT, Checkpoints, Record
 
 pytestmark = [pytest.mark.gpu, pytest.mark.usefixtures("shared_gpu")]
 
+LABEL: Final = "dsv4-caches-proof"
+# TileLang says when it compiles. vLLM's own JIT monitor also speaks of kernels that Triton finds in its cache.
+_COMPILES: Final = re.compile(r"TileLang begins to compile kernel")
+# Neither is a kernel: an export leaves locks out, and FlashInfer logs what it loads.
+_NO_KERNELS: Final = (".lock", ".log")
+Json = dict[str, Any]
 
-def test_kept_caches_spare_the_kernels(checkpoints: Checkpoints, work: Path, record: Record) -> None:
-    home = work / HOME
+
+@pytest.fixture(scope="module")
+def cold(checkpoints: Checkpoints, work: Path, record: Record) -> Json:
+    """The first start, on no caches at all; one that is recorded is not made again."""
+    home, recorded = work / HOME, work / "results" / "startup.json"
+    if recorded.exists():
+        found: Json = json.loads(recorded.read_bytes())["cold"]
+        return found
     assert not home.exists(), f"{home} should be empty: this is about the first start"
     begun = time.time()
-    cold = _start("cold", checkpoints.w4a8, home, work / "logs")
+    start = _start("cold", checkpoints.w4a8, home, work / "logs")
     folders = kernel_caches.folders(home, begun)
-    result = {"cold": cold, "folders": {name: asdict(folder) for name, folder in folders.items()}}
-    record("startup", result)
+    result = {**start, "folders": {name: asdict(folder) for name, folder in folders.items()}}
+    record("startup", {"cold": result})
+    return result
+
+
+def test_imported_caches_spare_the_kernels(cold: Json, checkpoints: Checkpoints, work: Path, record: Record) -> None:
+    """Exported and imported as `dsv4 warm` does it, to the place that they have in every container."""
+    home, archive = work / HOME, work / "caches" / "start.tar.gz"
+    begin = time.monotonic()
+    with archive.open("wb") as out:
+        _caches("pack", home, stdout=out)
+    packed = time.monotonic()
+    home.rename(work / "caches" / "exported")
+    shutil.rmtree(Setting(name="", model=home, home=home).temporary)
+    home.mkdir()
+    unpacking = time.monotonic()
+    with archive.open("rb") as source:
+        _caches("unpack", home, stdin=source)
+    unpacked = time.monotonic()
+    before = kernel_caches.states(home)
+    imported = _start("imported", checkpoints.w4a8, home, work / "logs")
+    after = kernel_caches.states(home)
+    result = {
+        "cold": cold,
+        "imported": imported,
+        "archive": {
+            "files": len(before),
+            "bytes": sum(size for _, size, _ in before.values()),
+            "packed_bytes": archive.stat().st_size,
+            "pack_s": packed - begin,
+            "unpack_s": unpacked - unpacking,
+        },
+        "added": (added := sorted(map(str, after.keys() - before.keys()))),
+        "written_again": (again := sorted(str(file) for file in before if after.get(file) != before[file])),
+    }
+    record("imported", result)
+    assert imported["tokens"] == cold["tokens"]
+    assert [name for name in [*added, *again] if not name.endswith(_NO_KERNELS)] == []
+    assert cold["compiles"] > imported["compiles"] == 0
+    assert imported["start_s"] + imported["seconds"] < (cold["start_s"] + cold["seconds"]) / 2
+
+
+def test_kept_caches_spare_the_kernels(cold: Json, checkpoints: Checkpoints, work: Path, record: Record) -> None:
+    home = work / HOME
     before = kernel_caches.files(home)
     warm = _start("warm", checkpoints.w4a8, home, work / "logs")
     added = kernel_caches.files(home) - before
-    record("startup", {**result, "warm": warm, "added": sorted(map(str, added))})
+    record("startup", {"cold": cold, "warm": warm, "added": sorted(map(str, added))})
     assert warm["tokens"] == cold["tokens"]
     assert warm["start_s"] + warm["seconds"] < (cold["start_s"] + cold["seconds"]) / 2
 
@@ -35,7 +92,7 @@ def test_kept_caches_spare_the_kernels(checkpoints: Checkpoints, work: Path, rec
 def test_what_each_missing_folder_costs(checkpoints: Checkpoints, work: Path, record: Record) -> None:
     """All at a time, beside one that misses nothing: on copies elsewhere, as an import makes them."""
     kept = kernel_caches.folders(work / HOME, begun=0)
-    assert kept, "test_kept_caches_spare_the_kernels has to fill them first"
+    assert kept, "a start on empty caches has to fill them first"
     largest = sorted(kept.keys() - {"."}, key=lambda name: kept[name].bytes, reverse=True)[:6]
     with ExitStack() as running:
         engines = {}
@@ -55,9 +112,16 @@ def test_what_each_missing_folder_costs(checkpoints: Checkpoints, work: Path, re
     assert tokens == dict.fromkeys(tokens, tokens[""])
 
 
-def _start(name: str, model: Path, home: Path, logs: Path) -> dict[str, Any]:
+def _caches(way: str, home: Path, **streams: BinaryIO) -> None:
+    command = [sys.executable, "-m", "dsv4_stack.guest", "caches", way, str(home), "--label", LABEL]
+    subprocess.run(command, check=True, timeout=120, **streams)
+
+
+def _start(name: str, model: Path, home: Path, logs: Path) -> Json:
     """One engine's start, its first answer and its second to a prompt of the same length."""
     with Engine(Setting(name=name, model=model, home=home, arguments=ARGUMENTS), logs) as engine:
         answer = engine.ready(500)
         answer |= engine.generate(PROMPT)
-        return answer | {"again_s": engine.generate(PROMPT, seed=2)["seconds"]}
+        again_s = engine.generate(PROMPT, seed=2)["seconds"]
+        lines = engine.log.read_text(errors="replace").splitlines()
+        return answer | {"again_s": again_s, "compiles": sum(bool(_COMPILES.search(line)) for line in lines)}

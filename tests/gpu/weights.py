@@ -41,25 +41,38 @@ class Weights:
         }
 
     def layer(self, number: int) -> Tensors:
+        hashed = number < self.config["num_hash_layers"]
+        return _below(f"layers.{number}.", self._block(self.config["compress_ratios"][number], hashed=hashed))
+
+    def draft(self, *, quantized: bool) -> Tensors:
+        """The MTP layer, with an embedding and a head of its own."""
+        tensors = self._block(0, hashed=False, quantized=quantized)
+        tensors |= {f"{name}.weight": self._bf16(self.hidden, self.hidden) for name in ("e_proj", "h_proj")}
+        tensors |= {f"{name}.weight": self._ones(self.hidden) for name in ("enorm", "hnorm")}
+        outer = self.outer()
+        tensors["emb.tok_emb.weight"] = outer.pop("embed.weight")
+        return _below("mtp.0.", tensors | outer)
+
+    def _block(self, ratio: int, *, hashed: bool, quantized: bool = True) -> Tensors:
         mixes = (2 + self.streams) * self.streams
         tensors = {"attn_norm.weight": self._ones(self.hidden), "ffn_norm.weight": self._ones(self.hidden)}
         for part in ("attn", "ffn"):
             tensors[f"hc_{part}_fn"] = self._normal(mixes, self.streams * self.hidden)
             tensors[f"hc_{part}_base"] = self._normal(mixes)
             tensors[f"hc_{part}_scale"] = self._normal(3)
-        tensors |= _below("attn.", self._attention(self.config["compress_ratios"][number]))
-        tensors |= _below("ffn.", self._experts(hashed=number < self.config["num_hash_layers"]))
-        return _below(f"layers.{number}.", tensors)
+        tensors |= _below("attn.", self._attention(ratio, quantized=quantized))
+        return tensors | _below("ffn.", self._experts(hashed=hashed, quantized=quantized))
 
-    def _attention(self, ratio: int) -> Tensors:
+    def _attention(self, ratio: int, *, quantized: bool) -> Tensors:
         config = self.config
         heads, head, rank = config["num_attention_heads"], config["head_dim"], config["q_lora_rank"]
         groups, wide = config["o_groups"], config["o_groups"] * config["o_lora_rank"]
-        tensors = self._fp8("wq_a", rank, self.hidden)
-        tensors |= self._fp8("wq_b", heads * head, rank)
-        tensors |= self._fp8("wkv", head, self.hidden)
-        tensors |= self._fp8("wo_a", wide, heads * head // groups)
-        tensors |= self._fp8("wo_b", self.hidden, wide)
+        linear = self._fp8 if quantized else self._plain
+        tensors = linear("wq_a", rank, self.hidden)
+        tensors |= linear("wq_b", heads * head, rank)
+        tensors |= linear("wkv", head, self.hidden)
+        tensors |= linear("wo_a", wide, heads * head // groups)
+        tensors |= linear("wo_b", self.hidden, wide)
         tensors |= {
             "q_norm.weight": self._ones(rank),
             "kv_norm.weight": self._ones(head),
@@ -89,7 +102,8 @@ class Weights:
             **_below("compressor.", self._compressor(head, ratio)),
         }
 
-    def _experts(self, *, hashed: bool) -> Tensors:
+    def _experts(self, *, hashed: bool, quantized: bool) -> Tensors:
+        linear = self._int4 if quantized else self._plain
         experts = self.config["n_routed_experts"]
         shapes = {"w1": (self.inner, self.hidden), "w2": (self.hidden, self.inner), "w3": (self.inner, self.hidden)}
         tensors = {"gate.weight": self._bf16(experts, self.hidden)}
@@ -100,7 +114,7 @@ class Weights:
         for name, shape in shapes.items():
             tensors[f"shared_experts.{name}.weight"] = self._bf16(*shape)
             for expert in range(experts):
-                tensors |= self._int4(f"experts.{expert}.{name}", *shape)
+                tensors |= linear(f"experts.{expert}.{name}", *shape)
         return tensors
 
     def _experts_of_tokens(self, experts: int) -> Tensor:
@@ -124,6 +138,9 @@ class Weights:
             f"{name}.weight_scale": scale.bfloat16(),
             f"{name}.weight_shape": torch.tensor([rows, columns]),
         }
+
+    def _plain(self, name: str, rows: int, columns: int) -> Tensors:
+        return {f"{name}.weight": self._bf16(rows, columns)}
 
     def _normal(self, *shape: int) -> Tensor:
         return torch.randn(shape, generator=self.generator, device=self.device) * SPREAD

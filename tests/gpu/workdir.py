@@ -1,4 +1,4 @@
-"""What the GPU tests share on disk: two small checkpoints, kept caches, logs, results as JSON, one lock."""
+"""What the GPU tests share on disk: small checkpoints, kept caches, logs, results as JSON, one lock."""
 
 import fcntl
 import subprocess
@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpu.engines import TESTS
+from gpu.engines import TESTS, Engine, EngineFailed
 
 from dsv4_stack.guest.convert import convert
 from dsv4_stack.guest.patching.releases import Release
 from dsv4_stack.guest.patching.series import Patch
 
 Record = Callable[[str, Any], None]
+Results = dict[str, dict[str, Any]]
 
 # The engines of test_startup.py and test_serving.py, which share their caches.
 HOME: Final = "caches/start"
@@ -40,6 +41,22 @@ class Checkpoints:
     w4a8: Path
 
 
+def shared_home(work: Path) -> Path:
+    """With the caches that test_startup.py has kept, if it ran before."""
+    return work / HOME if (work / HOME).exists() else work / "caches" / "serving"
+
+
+def outcome(engine: Engine, *, tokens: int = 8) -> dict[str, Any]:
+    """What an engine says of its start and of a prompt, or which error ended it, and what it chose. It ends here."""
+    try:
+        found = engine.ready(600)
+        found |= engine.generate(PROMPT, tokens=tokens)
+    except EngineFailed as failure:
+        found = {"error": failure.error}
+    engine.end()
+    return {**found, "choices": engine.choices()}
+
+
 @contextmanager
 def locked(file: Path, kind: int) -> Iterator[None]:
     """`kind` is fcntl's LOCK_SH or LOCK_EX; waits for it."""
@@ -55,7 +72,7 @@ def make_checkpoints(work: Path, name: str, *options: str) -> Checkpoints:
     with locked(work / f"{name}.lock", fcntl.LOCK_EX):
         if not (found.w4a8 / "config.json").is_file():
             command = [sys.executable, "-m", "gpu.checkpoint", str(found.w4a16), *options]
-            subprocess.run(command, check=True, cwd=TESTS, timeout=300)
+            subprocess.run(command, check=True, cwd=TESTS, timeout=900)
             found.w4a8.mkdir(parents=True, exist_ok=True)
             for file in found.w4a16.glob("model*"):
                 (found.w4a8 / file.name).hardlink_to(file)
