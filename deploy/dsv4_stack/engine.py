@@ -222,17 +222,18 @@ def _user(container: Container) -> User:
     return User(container=str(container.name), project=project, status=str(container.status))
 
 
-def remove_volume(name: str) -> None:
-    """One that is not there is fine. Raises UsageError where a container still has it."""
+def remove_volume(name: str) -> bool:
+    """Whether there was one. Raises UsageError where a container still has it."""
     try:
         client().volumes.get(name).remove()
     except docker.errors.NotFound:
-        return
+        return False
     except docker.errors.APIError as error:
         raise UsageError(
             f"the volume {name} cannot be deleted: {error.explanation}",
             f"see who has it: docker ps --all --filter volume={name}",
         ) from None
+    return True
 
 
 def _exec(state: State, command: list[str], environment: dict[str, str] | None = None) -> tuple[int, str]:

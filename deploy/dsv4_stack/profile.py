@@ -185,8 +185,9 @@ def _profile(name: str, root: Table, files: tuple[Path, ...]) -> Profile:
 def _flags(serve: Table) -> dict[str, Setting]:
     """Of vLLM."""
     flags = serve.scalars("flags")
-    if "api-key" in flags:
-        serve.complain("flags.api-key", _NO_KEY)
+    for name, value in flags.items():
+        if name.replace("_", "-") == "api-key" and value not in (False, ""):
+            serve.complain(f"flags.{name}", _NO_KEY)
     return flags
 
 
@@ -234,7 +235,7 @@ def _expression(table: Table, key: str) -> str:
 def _env(serve: Table) -> dict[str, str]:
     """Environment of the engine; an empty value leaves the variable out."""
     values = serve.scalars("env")
-    if "VLLM_API_KEY" in values:
+    if values.get("VLLM_API_KEY"):
         serve.complain("env.VLLM_API_KEY", _NO_KEY)
     for key, value in values.items():
         if not isinstance(value, str) or not re.fullmatch(r"\w+", key):

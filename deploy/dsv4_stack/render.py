@@ -101,7 +101,7 @@ def write_project(rendered: Rendered, lock: Lock, root: Path, *, ours: bool = Fa
     files = _project_files(rendered) | {assets.LOCK_NAME: lock.text().encode(), _MARKER: b"Written by dsv4 render.\n"}
     try:
         for path, content in files.items():
-            if _read(root / path) != content:
+            if _read(root / path) != content or not _is_open(root / path):
                 _replace(root, path, content)
         for present in [path for folder in owned for path in folder.rglob("*") if path.is_file()]:
             if present.relative_to(root).as_posix() not in files:
@@ -109,6 +109,11 @@ def write_project(rendered: Rendered, lock: Lock, root: Path, *, ours: bool = Fa
     except OSError as error:
         message = f"{error.filename or root} cannot be written: {error.strerror}"
         raise UsageError(message, "name a folder that is yours") from None
+
+
+def cache_volume(compose: Path) -> str:
+    """The volume of the compiled kernels, as a rendered compose file names it."""
+    return str(yaml.safe_load(compose.read_text(encoding="utf-8"))["volumes"]["cache"]["name"])
 
 
 def _project_files(rendered: Rendered) -> dict[str, bytes]:
@@ -129,13 +134,17 @@ def _replace(root: Path, name: str, content: bytes) -> None:
     """For everybody to read, whatever the umask: containers have these mounted, and their users are others."""
     root.mkdir(parents=True, exist_ok=True)
     for folder in [root / parent for parent in reversed(Path(name).parents[:-1])]:
-        if not folder.is_dir():
-            folder.mkdir()
-            folder.chmod(0o755)
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o755)
     beside = (root / name).with_name(f".{Path(name).name}.{os.getpid()}")
     beside.write_bytes(content)
     beside.chmod(0o644)
     beside.replace(root / name)
+
+
+def _is_open(file: Path) -> bool:
+    """Whether everybody may read it, and enter its folder."""
+    return file.stat().st_mode & 0o044 == 0o044 and file.parent.stat().st_mode & 0o055 == 0o055
 
 
 def _header(sources: str) -> str:

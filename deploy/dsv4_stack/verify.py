@@ -155,7 +155,7 @@ def _served(plan: Plan, found: tuple[Any, Answer]) -> Iterator[Finding]:
     yield Finding(
         subject="answer",
         ok=not plan.question.problem_of(answer),
-        found=answer.refusal or f"{plan.question.prompt!r} -> {answer.text!r}",
+        found=answer.refusal or ("none came" if answer.is_lost else f"{plan.question.prompt!r} -> {answer.text!r}"),
         wanted=_wanted(plan.question),
     )
 

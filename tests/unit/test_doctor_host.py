@@ -1,5 +1,6 @@
 """The host: disk, memory, port, the extra CA, the token, and the config.json that is there."""
 
+import errno
 import shutil
 import socket
 from collections.abc import Iterable
@@ -256,6 +257,19 @@ def test_a_port_that_our_failing_container_takes_in_turns_is_ours(monkeypatch: p
             f"WRONG port: 127.0.0.1:{number} is taken",
             "      choose another: dsv4 up --profile w4a8-tp2 --port N",
         ]
+
+
+def test_a_port_that_only_docker_may_bind_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        number = taken.getsockname()[1]
+        monkeypatch.setattr(port.socket.socket, "bind", refuse)
+        assert not port._can_bind("127.0.0.1", number)
+    assert port._can_bind("127.0.0.1", number)
 
 
 def test_each_port_of_what_is_laid_over_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,7 @@ def test_profiles_are_named_like_their_files() -> None:
             "weights.allow: '../x.py' should be a relative path; nothing hidden is ever taken",
         ),
         ('[serve.flags]\napi-key = "x"\n', f"serve.flags.api-key: {KEY}"),
+        ('[serve.flags]\napi_key = "x"\n', f"serve.flags.api_key: {KEY}"),
         ('[serve.env]\nVLLM_API_KEY = "x"\n', f"serve.env.VLLM_API_KEY: {KEY}"),
         ('[serve.env]\n"BAD NAME" = "1"\n', "serve.env.BAD NAME: should be a string, and its name a variable's"),
     ],

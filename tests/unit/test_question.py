@@ -32,11 +32,18 @@ def test_what_is_none_is_refused(text: str) -> None:
         question.of_json(text)
 
 
-@pytest.mark.parametrize("status", [0, 429, 503])
-def test_an_engine_that_is_busy_has_not_answered(status: int) -> None:
+def test_an_engine_that_says_nothing_has_not_answered() -> None:
+    asked = Api(0, "secret")
+    asked._request = lambda *_: (0, b"")  # type: ignore[method-assign]
+    assert asked.answer_to(BY_TEXT) == Answer(is_lost=True)
+    assert BY_TEXT.problem_of(Answer(is_lost=True)) == "the question 'abc' got no answer"
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_an_engine_that_is_busy_says_so(status: int) -> None:
     asked = Api(0, "secret")
     asked._request = lambda *_: (status, b"later")  # type: ignore[method-assign]
-    assert asked.answer_to(BY_TEXT) == Answer(is_lost=True)
+    assert asked.answer_to(BY_TEXT) == Answer(refusal=f"{status}: later", is_busy=True)
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 500])

@@ -221,6 +221,30 @@ def test_nothing_is_done_while_it_stops() -> None:
     assert found.look(up(1000, in_flight=3)) == []
 
 
+def test_a_busy_engine_is_neither_wrong_nor_hung() -> None:
+    busy = Answer(refusal="503: later", is_busy=True)
+    found, asked = ready(), 0
+    for now in range(70, 1000, 2):
+        orders = found.look(up(now, moved=1, answer=busy if found._is_asking else None))
+        asked += Order.ASK in orders
+        assert set(orders) <= {Order.ASK}
+    assert found.state == State.READY
+    assert found.said == ["the question is not taken: 503: later"]
+    assert (found.wrong, found.hangs) == (0, 0)
+    # Every `wrong_s`, and the look after.
+    assert 20 < asked <= 930 / PATIENCE.wrong_s + 1
+
+
+def test_a_busy_start_says_what_it_waits_for() -> None:
+    found = watch()
+    found.look(up(1))
+    assert found.look(up(2, answer=Answer(refusal="429: later", is_busy=True))) == []
+    assert (found.state, found.reason) == (State.STARTING, "the question is not taken: 429: later")
+    assert found.look(up(2 + PATIENCE.wrong_s)) == [Order.ASK]
+    assert found.look(up(3 + PATIENCE.wrong_s, answer=RIGHT)) == []
+    assert found.is_open
+
+
 def test_an_engine_whose_requests_are_not_known_is_not_idle() -> None:
     found = ready()
     assert found.look(replace(up(20, moved=1), in_flight=None)) == [Order.ASK]

@@ -69,9 +69,18 @@ def _can_bind(address: str, port: int) -> bool:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))
+        except PermissionError:
+            # Low ports are Docker's to bind, not ours; who listens there answers us too.
+            return not _answers(family, address, port)
         except OSError as error:
             return error.errno != errno.EADDRINUSE
     return True
+
+
+def _answers(family: socket.AddressFamily, address: str, port: int) -> bool:
+    with socket.socket(family) as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((address, port)) == 0
 
 
 def _is_ours(plan: Plan, at: _Published) -> bool:

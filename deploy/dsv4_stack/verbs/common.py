@@ -9,7 +9,7 @@ from typing import Any, Final
 from dsv4_stack import assets, lock, pins, profile, project
 from dsv4_stack.plan import Plan, make_plan
 
-_OVERLAYS: Final = {
+FLAGS: Final = {
     "edge": "TLS and API keys in front, and no port of the engine's",
     "monitoring": "Prometheus and Grafana beside it, on loopback",
 }
@@ -60,7 +60,7 @@ def add_site(parser: argparse.ArgumentParser) -> None:
 
 def add_overlays(parser: argparse.ArgumentParser) -> None:
     """What may be laid over a stack; what is not named stays as it is."""
-    for name, text in _OVERLAYS.items():
+    for name, text in FLAGS.items():
         parser.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, help=f"{text} (default: as at the last `up`)"
         )
@@ -69,7 +69,7 @@ def add_overlays(parser: argparse.ArgumentParser) -> None:
 def overlays_of(args: argparse.Namespace, plan: Plan) -> tuple[str, ...]:
     """What the flags say, and where they say nothing what is there."""
     before = project.overlays(plan)
-    flags = {name: getattr(args, name) for name in _OVERLAYS}
+    flags = {name: getattr(args, name) for name in FLAGS}
     return plan.laid_over([name for name, flag in flags.items() if (name in before if flag is None else flag)])
 
 

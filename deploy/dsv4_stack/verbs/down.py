@@ -2,8 +2,8 @@
 
 import argparse
 
-from dsv4_stack import engine, project, stack
-from dsv4_stack.verbs.common import add_profile, plan_of
+from dsv4_stack import engine, project, render, stack
+from dsv4_stack.verbs.common import add_profile, plan_of, say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,7 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    plan = plan_of(args)
-    stack.down(project.prepared(plan), volumes=args.volumes)
+    files = project.prepared(plan_of(args))
+    stack.down(files, volumes=args.volumes)
     if args.caches:
-        engine.remove_volume(plan.cache_volume)
+        # Of the engine that was started, be it today's choice or not.
+        name = render.cache_volume(files[0])
+        say(f"down: {name} is deleted" if engine.remove_volume(name) else f"down: there is no volume {name}")

@@ -5,6 +5,7 @@ import time
 
 from dsv4_stack import doctor, project, stack, verify
 from dsv4_stack.verbs.common import (
+    FLAGS,
     add_json,
     add_overlays,
     add_profile,
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     # Nothing was touched until here.
     plan = locked_plan(args)
     before, overlays = project.overlays(plan), overlays_of(args, plan)
-    for name in before:
+    for name in [name for name in before if name in FLAGS]:
         say(f"up: {name} {f'stays; without it: --no-{name}' if name in overlays else 'is taken away'}")
     files = project.lay_over(plan, overlays)
     stack.build(plan, files, say)

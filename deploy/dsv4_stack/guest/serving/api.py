@@ -13,8 +13,8 @@ from dsv4_stack.guest.serving.watch import Sight
 
 LOOK_S: Final = 5.0
 ANSWER_S: Final = 300.0
-# No answer, too many requests, no service for now: nothing of these says anything about the model.
-_BUSY: Final = (0, 429, 503)
+# Too many requests, no service for now: neither says anything about the model.
+_BUSY: Final = (429, 503)
 
 
 class Api:
@@ -97,10 +97,10 @@ def _most(taken: int | None, running: int) -> int | None:
 
 
 def _answer(status: int, body: bytes) -> Answer:
-    if status in _BUSY:
+    if status == 0:
         return Answer(is_lost=True)
     if status != 200:
-        return Answer(refusal=f"{status}: {body[:200].decode(errors='replace')}")
+        return Answer(refusal=f"{status}: {body[:200].decode(errors='replace')}", is_busy=status in _BUSY)
     try:
         return question.answer_of(json.loads(body))
     except ValueError:

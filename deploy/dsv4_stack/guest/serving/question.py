@@ -15,13 +15,15 @@ from dsv4_stack.errors import ConfigError
 class Answer:
     """What came back: a text and its token ids, or the `refusal` of an engine that gave none.
 
-    One that is `lost` never came, and says nothing about the model: a connection broke, or patience ended.
+    One that is `lost` never came, and says nothing about the model: a connection broke, or patience ended. Nor does the
+    refusal of one that is `busy`.
     """
 
     text: str = ""
     token_ids: tuple[int, ...] = ()
     refusal: str = ""
     is_lost: bool = False
+    is_busy: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +47,8 @@ class Question:
 
     def problem_of(self, answer: Answer) -> str:
         """Why an answer is not the expected one, or nothing."""
+        if answer.is_lost:
+            return f"the question {self.prompt!r} got no answer"
         if answer.refusal:
             return f"the question {self.prompt!r} was refused: {answer.refusal}"
         if self.token_ids and answer.token_ids[: len(self.token_ids)] != self.token_ids:

@@ -67,6 +67,8 @@ class Watch:
     _progress: object = None
     _progress_at: float = 0.0
     _asked_at: float | None = None
+    _again_at: float = 0.0
+    _busy: str = ""
     _is_asking: bool = False
     _in_a_row: int = 0
     _hung_at: float = 0.0
@@ -121,6 +123,9 @@ class Watch:
         if answer.is_lost:
             self._asked_at = None
             return
+        if answer.is_busy:
+            self._wait_for(answer, now)
+            return
         self.answers += 1
         problem = self.question.problem_of(answer)
         if not problem:
@@ -135,6 +140,16 @@ class Watch:
             self._become(State.WRONG, problem)
         else:
             self._asked_at = None
+
+    def _wait_for(self, answer: Answer, now: float) -> None:
+        """Asked again after a while: what is busy need not be asked all the time."""
+        self._asked_at, self._again_at = None, now + self.patience.wrong_s
+        reason = f"the question is not taken: {answer.refusal}"
+        if reason != self._busy:
+            self.said.append(reason)
+        self._busy = reason
+        if self.state == State.STARTING:
+            self.reason = reason
 
     def _become_ready(self, now: float, why: str) -> None:
         if self.ready_after_s is None:
@@ -153,7 +168,7 @@ class Watch:
         if sight.status == 200 and self.question is None:
             self._become_ready(sight.now, "/health answers; there is no question to ask")
             return []
-        if sight.status == 200 and not self._is_asking and self._asked_at is None:
+        if sight.status == 200 and not self._is_asking and self._asked_at is None and sight.now >= self._again_at:
             self.reason = "the engine is up, and the golden question is asked"
             return [self._ask(sight.now)]
         if sight.now - self._progress_at >= self.patience.stall_s:
@@ -189,7 +204,9 @@ class Watch:
 
     def _is_due(self, now: float) -> bool:
         every = self.patience.wrong_s if self.state == State.WRONG else self.patience.recheck_s
-        return self._asked_at is None or 0 < every <= now - self._asked_at
+        if self._asked_at is None:
+            return now >= self._again_at
+        return 0 < every <= now - self._asked_at
 
     def _ask(self, now: float) -> Order:
         self._asked_at, self._is_asking = now, True
