@@ -1,16 +1,15 @@
 """An engine's compiled kernels, from this machine's cache volume into an archive and back."""
 
 import os
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from dsv4_stack import engine, stack
+from dsv4_stack import stack, volumes
 from dsv4_stack.errors import Dsv4Error, NotFoundError, UsageError
 from dsv4_stack.plan import CACHE_MOUNT, UID, Plan
+from dsv4_stack.stack import Say
 
-Say = Callable[[str], None]
 # The volume's, in the compose file.
 _KEY: Final = "cache"
 
@@ -18,7 +17,7 @@ _KEY: Final = "cache"
 def export_to(plan: Plan, file: Path, say: Say) -> None:
     """Raises NotFoundError, ConfigError, UsageError."""
     up = f"run: dsv4 up --profile {plan.profile.name}"
-    if plan.cache_volume not in engine.volumes():
+    if plan.cache_volume not in volumes.names():
         raise NotFoundError(f"there is no volume {plan.cache_volume}: nothing was compiled here yet", up)
     _refuse_used(plan)
     stack.build_init(plan, say)
@@ -26,7 +25,7 @@ def export_to(plan: Plan, file: Path, say: Say) -> None:
     words = ("caches", "pack", CACHE_MOUNT, "--label", plan.cache_label)
     try:
         with beside.open("wb") as out:
-            engine.on_volume(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, out=out)
+            volumes.run(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, out=out)
         beside.replace(file)
     except OSError as error:
         raise UsageError(f"{file} cannot be written: {error.strerror}", "name a file that can") from None
@@ -46,7 +45,7 @@ def import_from(plan: Plan, file: Path, say: Say) -> None:
 
 def _refuse_used(plan: Plan) -> None:
     """An engine at work writes here, and reads what it finds at any time. Raises UsageError."""
-    users = engine.users(plan.cache_volume)
+    users = volumes.users(plan.cache_volume)
     if not users:
         return
     named = ", ".join(f"{user.container} ({user.status})" for user in users)
@@ -70,16 +69,16 @@ def _opened(file: Path) -> BinaryIO:
 
 def _unpack(plan: Plan, source: BinaryIO) -> None:
     """A volume that had to be made for it does not outlive its failure."""
-    is_new = plan.cache_volume not in engine.volumes()
+    is_new = plan.cache_volume not in volumes.names()
     if is_new:
-        engine.make_volume(plan.cache_volume, plan.project, _KEY)
+        volumes.make(plan.cache_volume, plan.project, _KEY)
     # The numbers that the engine's container will run as.
     user = ("--uid", os.environ.get("DSV4_UID") or str(UID), "--gid", os.environ.get("DSV4_GID") or str(UID))
     words = ("caches", "unpack", CACHE_MOUNT, "--label", plan.cache_label, *user)
     try:
-        engine.on_volume(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, source=source)
+        volumes.run(plan.init.reference, plan.cache_volume, CACHE_MOUNT, *words, source=source)
     except Dsv4Error:
         if is_new:
             with suppress(Dsv4Error):
-                engine.remove_volume(plan.cache_volume)
+                volumes.remove(plan.cache_volume)
         raise

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from helpers import tls
 from helpers.hub import CONFIG_BASE
+from helpers.states import state
 
 from dsv4_stack import assets, doctor, engine, lock, pins, profile
 from dsv4_stack.doctor import authority, config, disk, memory, port, token, weights
@@ -235,19 +236,8 @@ def test_a_port_that_our_failing_container_takes_in_turns_is_ours(monkeypatch: p
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         number = taken.getsockname()[1]
-        between_two_starts = engine.State(
-            service="serve",
-            container="c0ffee",
-            image="serve",
-            status="restarting",
-            health="",
-            says="",
-            exit_code=6,
-            labels={},
-            started_at="2026-11-23T22:00:00Z",
-            restarts=3,
-            published="",
-            reserved=f"127.0.0.1:{number}",
+        between_two_starts = state(
+            status="restarting", health="", exit_code=6, published="", reserved=f"127.0.0.1:{number}"
         )
         monkeypatch.setattr(engine, "states", lambda _: {"serve": between_two_starts})
         site = {"DSV4_PORT": str(number)}

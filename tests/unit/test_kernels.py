@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from dsv4_stack import assets, engine, kernels, lock, pins, profile, stack
+from dsv4_stack import assets, engine, kernels, lock, pins, profile, stack, volumes
 from dsv4_stack.errors import Dsv4Error, IntegrityError, NotFoundError, UsageError
 from dsv4_stack.plan import Plan, make_plan
+from dsv4_stack.volumes import User
 
 VOLUME = "dsv4-cache-cpu-cpu"
 
@@ -24,7 +25,7 @@ class Docker:
 
     command: Path
     volumes: set[str] = field(default_factory=set)
-    users: list[engine.User] = field(default_factory=list)
+    users: list[User] = field(default_factory=list)
     built: list[str] = field(default_factory=list)
 
     def ends(self, code: int, says: str = "") -> None:
@@ -45,10 +46,10 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     monkeypatch.setenv("PATH", f"{found.command.parent}:{os.environ['PATH']}")
     for name in ("DSV4_UID", "DSV4_GID"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(engine, "users", lambda volume: found.users if volume == VOLUME else [])
-    monkeypatch.setattr(engine, "volumes", lambda: found.volumes)
-    monkeypatch.setattr(engine, "make_volume", lambda name, *_: found.volumes.add(name))
-    monkeypatch.setattr(engine, "remove_volume", found.volumes.discard)
+    monkeypatch.setattr(volumes, "users", lambda volume: found.users if volume == VOLUME else [])
+    monkeypatch.setattr(volumes, "names", lambda: found.volumes)
+    monkeypatch.setattr(volumes, "make", lambda name, *_: found.volumes.add(name))
+    monkeypatch.setattr(volumes, "remove", found.volumes.discard)
     monkeypatch.setattr(stack, "build_init", lambda plan, _: found.built.append(plan.init.reference))
     return found
 
@@ -99,8 +100,8 @@ def test_a_container_that_was_killed_without_a_word_is_told(plan: Plan, docker: 
         import_from(plan, archive)
 
 
-OURS = engine.User(container="dsv4-demo-serve-1", project="dsv4-demo", status="running")
-FOREIGN = engine.User(container="mine", project="", status="paused")
+OURS = User(container="dsv4-demo-serve-1", project="dsv4-demo", status="running")
+FOREIGN = User(container="mine", project="", status="paused")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +116,7 @@ FOREIGN = engine.User(container="mine", project="", status="paused")
     ],
 )
 def test_a_volume_in_use_is_neither_read_nor_written(
-    plan: Plan, docker: Docker, archive: Path, users: list[engine.User], told: str
+    plan: Plan, docker: Docker, archive: Path, users: list[User], told: str
 ) -> None:
     docker.volumes.add(VOLUME)
     docker.users = users

@@ -31,6 +31,7 @@ WAY = [
     "resolve",
     "project",
     "engine",
+    "volumes",
     "doctor",
     "stack",
     "kernels",

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dsv4_stack import __main__ as cli
-from dsv4_stack import assets, engine, lock, pins, profile, project, stack
+from dsv4_stack import assets, lock, pins, profile, project, stack, volumes
 from dsv4_stack.doctor import examination
 from dsv4_stack.plan import Plan, make_plan
 from dsv4_stack.verbs import up as up_verb
@@ -68,7 +68,7 @@ def test_caches_are_those_of_the_engine_that_was_started(
 ) -> None:
     there = {"dsv4-cache-v0.30.0-sm90"}
     monkeypatch.setattr(stack, "down", lambda _files, *, volumes: started.append((str(volumes),)))
-    monkeypatch.setattr(engine, "remove_volume", lambda name: name in there and there.remove(name) is None)
+    monkeypatch.setattr(volumes, "remove", lambda name: name in there and there.remove(name) is None)
     command = ["up", "--skip-doctor", "--no-verify", "--profile", "w4a8-tp2-baremetal", "--engine", "v0.30.0"]
     monkeypatch.setattr(up_verb, "locked_plan", plan_of)
     assert cli.main(command) == 0

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from helpers.screen import terminal
+from helpers.states import state
 
 from dsv4_stack import assets, doctor, engine, errors, lock, pins, profile, project, stack
 from dsv4_stack.plan import Plan, make_plan
@@ -64,24 +65,6 @@ def test_paths_are_absolute_for_compose(monkeypatch: pytest.MonkeyPatch, tmp_pat
         "DSV4_EXTRA_CA": f"{tmp_path}/ca.pem",
         "DSV4_PORT": "9",
     }
-
-
-def state(**changes: object) -> engine.State:
-    fields: dict[str, object] = {
-        "service": "serve",
-        "container": "c",
-        "image": "i",
-        "status": "running",
-        "health": "starting",
-        "says": "",
-        "exit_code": 0,
-        "labels": {},
-        "started_at": "2026-01-01T00:00:00Z",
-        "restarts": 3,
-        "published": "127.0.0.1:9000",
-        "reserved": "127.0.0.1:9000",
-    }
-    return engine.State(**(fields | changes))  # type: ignore[arg-type]
 
 
 def follow(plan: Plan, monkeypatch: pytest.MonkeyPatch, *found: engine.State, log: tuple[str, ...] = ()) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from helpers.screen import terminal
+from helpers.states import state
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,15 +14,11 @@ from dsv4_stack import __main__ as cli
 from dsv4_stack import engine, errors
 from dsv4_stack.verbs import status
 
-SERVE = engine.State(
-    service="serve",
+SERVE = state(
     container="c1",
     image="dsv4-stack/serve-cpu:cpu-1",
-    status="running",
     health="healthy",
     says="ready",
-    exit_code=0,
-    labels={},
     started_at="2026-11-25T12:00:00Z",
     restarts=1,
     published="127.0.0.1:8000",

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dsv4_stack import engine, project, render, stack
+from dsv4_stack import project, render, stack, volumes
 from dsv4_stack.verbs.common import add_profile, plan_of, say
 
 
@@ -24,4 +24,4 @@ def run(args: argparse.Namespace) -> None:
     if args.caches:
         # Of the engine that was started, be it today's choice or not.
         name = render.cache_volume(files[0])
-        say(f"down: {name} is deleted" if engine.remove_volume(name) else f"down: there is no volume {name}")
+        say(f"down: {name} is deleted" if volumes.remove(name) else f"down: there is no volume {name}")
