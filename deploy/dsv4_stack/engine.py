@@ -15,7 +15,7 @@ import docker
 import docker.errors
 from docker.models.containers import Container
 
-from dsv4_stack.errors import Dsv4Error, NoEngineError, NotFoundError, of_exit_code
+from dsv4_stack.errors import Dsv4Error, NoEngineError, NotFoundError, as_printed, of_exit_code
 
 # healthcheck.start_interval needs Engine 25, and Compose 2.20.2. Overlays use `!reset`, which early releases heeded for
 # the first service alone; its companion `!override` is documented from 2.24.4 on.
@@ -158,7 +158,7 @@ def ask_guest(state: State, verb: str, *words: str) -> Any:  # noqa: ANN401
     command = ["python3", "-P", "-B", "-m", "dsv4_stack.guest", verb, *words]
     code, text = _exec(state, command, {"PYTHONPATH": "/opt/dsv4"})
     if code:
-        raise of_exit_code(code)(text.strip().removeprefix("error: "))
+        raise as_printed(verb, code, text)
     return json.loads(text)
 
 

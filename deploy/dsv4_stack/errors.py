@@ -89,3 +89,9 @@ class PatchError(Dsv4Error):
 def of_exit_code(code: int) -> type[Dsv4Error]:
     """The error that ended a container with this exit code; the general one where it is none of ours."""
     return next((kind for kind in Dsv4Error.__subclasses__() if kind.exit_code == code > 1), Dsv4Error)
+
+
+def as_printed(verb: str, code: int, text: str) -> Dsv4Error:
+    """The error that a verb of the guest's ended with, of what it printed."""
+    fact, _, step = text.strip().removeprefix("error: ").partition("\n  next: ")
+    return of_exit_code(code)(fact or f"`{verb}` ended with exit code {code}", step)

@@ -22,7 +22,8 @@ RUN_MOUNT: Final = "/run/dsv4"
 UID: Final = 10001
 MONITORING: Final = "monitoring"
 GPU_METRICS: Final = "gpu-metrics"
-OVERLAYS: Final = (MONITORING, GPU_METRICS, "edge")
+EDGE: Final = "edge"
+OVERLAYS: Final = (MONITORING, GPU_METRICS, EDGE)
 """What may be laid over a stack, in this order: the edge takes networks away that others are on."""
 # Of the edge: names and hashes of API keys, no secrets.
 KEYS_DIR: Final = "/var/lib/dsv4/keys"

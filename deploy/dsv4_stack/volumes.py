@@ -9,7 +9,7 @@ import docker.errors
 from docker.models.containers import Container
 
 from dsv4_stack import engine
-from dsv4_stack.errors import NoEngineError, UsageError, of_exit_code
+from dsv4_stack.errors import NoEngineError, UsageError, as_printed
 
 _GOES_ON: Final = ("running", "restarting", "paused")
 
@@ -44,8 +44,7 @@ def run(
         raise NoEngineError("there is no docker command", "run: scripts/ensure-docker") from None
     said = done.stderr.decode(errors="replace").strip()
     if done.returncode:
-        fact, _, step = said.removeprefix("error: ").partition("\n  next: ")
-        raise of_exit_code(done.returncode)(fact or f"`{words[0]}` ended with exit code {done.returncode}", step)
+        raise as_printed(words[0], done.returncode, said)
     print(said, file=sys.stderr)
 
 

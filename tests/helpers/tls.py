@@ -5,10 +5,14 @@ from pathlib import Path
 
 _FOLDER = Path(__file__).parents[1] / "data" / "tls"
 CA = _FOLDER / "ca.pem"
+CERTIFICATE = _FOLDER / "server.pem"
+KEY = _FOLDER / "server.key"
+# The same key, with the passphrase "secret".
+CLOSED_KEY = _FOLDER / "closed.key"
 
 
 def context() -> ssl.SSLContext:
     """A server's."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(_FOLDER / "server.pem", _FOLDER / "server.key")
+    context.load_cert_chain(CERTIFICATE, KEY)
     return context

@@ -1,22 +1,26 @@
 """The edge, with the real Caddy: who gets in, what gets through, and what happens while the engine comes and goes."""
 
 import json
+import os
+import shutil
 import ssl
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
 import pytest
-from helpers import cis
+from helpers import cis, tls
 from helpers.images import pinned_or_built
 from helpers.process import DSV4, ROOT, run, succeed
 from helpers.stacks import Stack, ask, stack
 from helpers.wait import wait_until
 from helpers.watched import free_port
+
+from dsv4_stack.plan import UID
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
@@ -243,3 +247,36 @@ def test_a_wrong_engine_is_out_of_reach(edge: Edge) -> None:
         edge.stack.fault("none")
         edge.stack.wait_for("ready", seconds=60)
     assert edge.complete() == (200, "ghij")
+
+
+@pytest.fixture
+def with_own_certificate(edge: Edge, tmp_path: Path) -> Iterator[Edge]:
+    """The same stack; its edge is made again, and once more in the end."""
+    folder, before = tmp_path / "certs", dict(edge.stack.env)
+    folder.mkdir(mode=0o755)
+    for file in (tls.CERTIFICATE, tls.KEY):
+        shutil.copyfile(file, folder / file.name)
+    key = folder / tls.KEY.name
+    if os.geteuid() == 0:
+        os.chown(key, UID, UID)
+        key.chmod(0o400)
+    edge.stack.env |= {
+        "DSV4_EDGE_CERTS": str(folder),
+        "DSV4_EDGE_TLS": f"/certs/{tls.CERTIFICATE.name} /certs/{tls.KEY.name}",
+    }
+    try:
+        edge.stack.up("--no-deps", "edge")
+        yield replace(edge, trust=ssl.create_default_context(cafile=tls.CA))
+    finally:
+        edge.stack.env = before
+        edge.stack.up("--no-deps", "edge")
+
+
+def test_a_certificate_of_ones_own_whose_key_only_the_edge_may_read(with_own_certificate: Edge) -> None:
+    def completes() -> bool:
+        try:
+            return with_own_certificate.complete() == (200, "ghij")
+        except OSError:
+            return False
+
+    assert wait_until(completes, timeout_s=30), with_own_certificate.stack.log("edge")

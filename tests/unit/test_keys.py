@@ -337,11 +337,11 @@ def test_a_burst_of_connections_waits_for_its_turn(tmp_path: Path) -> None:
     ("flag", "value", "said"),
     [
         *(
-            ("--per-minute", value, f"{value!r} is no number above 0: see DSV4_EDGE_PER_MINUTE")
+            ("--per-minute", value, f"{value!r} is no number above 0\n  next: mend DSV4_EDGE_PER_MINUTE")
             for value in ("0", "-1", "many", "nan", "inf", "1_0_")
         ),
         *(
-            ("--burst", value, f"{value!r} is no whole number above 0: see DSV4_EDGE_BURST")
+            ("--burst", value, f"{value!r} is no whole number above 0\n  next: mend DSV4_EDGE_BURST")
             for value in ("0", "-1", "many", "1.5")
         ),
     ],
@@ -350,10 +350,8 @@ def test_an_allowance_that_is_none_is_refused(
     flag: str, value: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["key-desk", str(tmp_path), "--port", "0", f"{flag}={value}"]
-    with pytest.raises(SystemExit) as ended:
-        dispatch("guest", "", "dsv4_stack.guest", guest.VERBS, words)
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.endswith(f"error: argument {flag}: {said}\n")
+    assert dispatch("guest", "", "dsv4_stack.guest", guest.VERBS, words) == 2
+    assert capsys.readouterr().err == f"error: {said}\n"
 
 
 def test_a_key_has_its_allowance_and_strangers_have_one_together(tmp_path: Path) -> None:

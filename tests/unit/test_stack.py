@@ -242,3 +242,20 @@ def test_every_exit_code_has_its_error() -> None:
         "PatchError",
         "Dsv4Error",
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "fact", "step"),
+    [
+        (
+            "error: the caches are of another engine\n  next: run: dsv4 warm\n",
+            "the caches are of another engine",
+            "run: dsv4 warm",
+        ),
+        ("error: nothing helps\n", "nothing helps", ""),
+        ("", "`caches` ended with exit code 6", ""),
+    ],
+)
+def test_an_error_of_the_guests_is_one_here_too(text: str, fact: str, step: str) -> None:
+    error = errors.as_printed("caches", 6, text)
+    assert (type(error), error.message, error.next_step) == (errors.IntegrityError, fact, step)

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 
 from dsv4_stack.doctor import (
     authority,
+    certificate,
     clock,
     confidential,
     config,
     disk,
     driver,
+    edge,
     gpus,
     hub,
     memory,
@@ -34,6 +36,8 @@ def examine(plan: Plan, overrides: dict[str, str], overlays: tuple[str, ...] = (
         *disk.findings(plan, overrides, info),
         *memory.findings(plan),
         *port.findings(plan, overrides, overlays),
+        *edge.findings(overrides, overlays),
+        *certificate.findings(overrides, overlays),
         *authority.findings(),
         *token.findings(plan),
         *_of_the_hub(plan, overrides),

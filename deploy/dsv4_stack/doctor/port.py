@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from dsv4_stack import engine
 from dsv4_stack.doctor.finding import Finding, ok, wrong
 from dsv4_stack.errors import NoEngineError, UsageError
-from dsv4_stack.plan import MONITORING, Plan
+from dsv4_stack.plan import EDGE, MONITORING, Plan
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +41,7 @@ def _published(plan: Plan, settings: dict[str, str], overlays: tuple[str, ...]) 
         other = f"{variable}=N {again}"
         return _Published(subject=f"{service}'s port", service=service, address=address, port=port, other=other)
 
-    if "edge" in overlays:
+    if EDGE in overlays:
         yield beside("edge", settings.get("DSV4_EDGE_BIND") or "0.0.0.0", 443)  # noqa: S104 - as edge.yaml publishes it
     else:
         yield _Published(

@@ -1,19 +1,22 @@
 """The edge's key desk as a service: `python -m dsv4_stack.guest key-desk`."""
 
 import argparse
-import math
 import signal
 import threading
 from pathlib import Path
 
-from dsv4_stack.guest.keys import desk, ring
+from dsv4_stack.guest.keys import allowance, desk, ring
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, help=f"the folder that holds the file {ring.NAME}")
     parser.add_argument("--port", type=int, default=8002, help="where to listen (default: %(default)s)")
-    parser.add_argument("--per-minute", type=_rate, default=600, help="requests for each key (default: %(default)s)")
-    parser.add_argument("--burst", type=_burst, default=100, help="how many may come at once (default: %(default)s)")
+    parser.add_argument(
+        "--per-minute", type=allowance.rate, default=600, help="requests for each key (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--burst", type=allowance.burst, default=100, help="how many may come at once (default: %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -22,24 +25,3 @@ def run(args: argparse.Namespace) -> None:
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
     with server:
         server.serve_forever()
-
-
-def _rate(text: str) -> float:
-    """Requests a minute."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not (math.isfinite(value) and value > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0: see DSV4_EDGE_PER_MINUTE")
-    return value
-
-
-def _burst(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0: see DSV4_EDGE_BURST")
-    return value

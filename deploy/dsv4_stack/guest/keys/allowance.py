@@ -1,10 +1,13 @@
 """How often somebody may ask: a bucket for each, that fills at a steady rate."""
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from dsv4_stack.errors import UsageError
 
 # Names of keys are few; addresses of strangers are not.
 _MOST: Final = 4096
@@ -45,3 +48,25 @@ class Allowance:
         while len(self._buckets) > _MOST:
             del self._buckets[next(iter(self._buckets))]
         return bucket
+
+
+def rate(text: str) -> float:
+    """Requests a minute. Raises UsageError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{text!r} is no number above 0", "mend DSV4_EDGE_PER_MINUTE")
+    return value
+
+
+def burst(text: str) -> int:
+    """Requests at once. Raises UsageError."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise UsageError(f"{text!r} is no whole number above 0", "mend DSV4_EDGE_BURST")
+    return value
