@@ -24,5 +24,11 @@ def pins_file() -> Path:
 
 
 def lock_file() -> Path:
-    """dsv4.lock: the checkout's, or in the current folder for an installed dsv4; DSV4_LOCK names another."""
+    """dsv4.lock to write: the checkout's, or in the current folder for an installed dsv4; DSV4_LOCK names another."""
     return Path(os.environ.get("DSV4_LOCK") or ((ROOT if IN_CHECKOUT else Path.cwd()) / LOCK_NAME))
+
+
+def known_lock() -> Path:
+    """dsv4.lock to read: the one to write, or where none was written yet, the one that the files were rendered with."""
+    file = lock_file()
+    return file if file.exists() or os.environ.get("DSV4_LOCK") else ROOT / LOCK_NAME

@@ -25,6 +25,7 @@ MINIMUM_COMPOSE: Final = (2, 24, 4)
 # The engine's, the edge's, Grafana's, and Prometheus's.
 _PORTS: Final = ("8000/tcp", "443/tcp", "3000/tcp", "9090/tcp")
 # A container that keeps failing is now the one, now the other, and its port is now bound and now not.
+_SEE: Final = "see what runs: docker ps --all"
 _HOLDS_PORTS: Final = ("running", "restarting")
 
 
@@ -112,7 +113,7 @@ def compose_build(files: Sequence[Path], *services: str, env: Mapping[str, str])
                 code = int(found[1])
     if building.returncode:
         step = f"a build step ended with exit code {code}" if code else "the build failed"
-        raise of_exit_code(code)(f"{step}; what it said stands above", "mend it, then run: dsv4 build")
+        raise of_exit_code(code)(f"{step}; what it said stands above", "mend it, and run this again")
 
 
 def compose_in_background(files: Sequence[Path], *words: str, env: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -166,7 +167,7 @@ def _exec(state: State, command: list[str], environment: dict[str, str] | None =
     try:
         code, output = _container(state).exec_run(command, environment=environment)
     except docker.errors.APIError as error:
-        raise NotFoundError(f"{state.service} does not run: {error.explanation}", "run: dsv4 status") from None
+        raise NotFoundError(f"{state.service} does not run: {error.explanation}", _SEE) from None
     return int(code or 0), b"".join([output] if isinstance(output, bytes) else output).decode(errors="replace")
 
 
@@ -221,7 +222,7 @@ def _container(state: State) -> Container:
     try:
         return client().containers.get(state.container)
     except docker.errors.NotFound:
-        raise NotFoundError(f"the container of {state.service} is gone", "run: dsv4 status") from None
+        raise NotFoundError(f"the container of {state.service} is gone", _SEE) from None
 
 
 def _output(*command: str) -> str:

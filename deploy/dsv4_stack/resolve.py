@@ -75,9 +75,9 @@ def moved(engines: list[Engine], checkpoints: list[Checkpoint], known: Lock) -> 
         if not engine.base_locked and (now := registry.digest(engine.base)) != known.images[engine.base]
     ]
     problems += [
-        f"engine {engine.name}: {locked.url} has {size} bytes, the lock says {locked.size}"
+        f"engine {engine.name}: {locked.url} {problem}"
         for locked, engine in pinned
-        if (size := http.size_of(locked.url)) != locked.size
+        if (problem := _moved_wheel(locked))
     ]
     for repo in {repo.repo: repo for checkpoint in checkpoints for repo in repos_of(checkpoint)}.values():
         problems += _moved_repo(repo, known.repos[repo.repo])
@@ -85,6 +85,15 @@ def moved(engines: list[Engine], checkpoints: list[Checkpoint], known: Lock) -> 
         raise StaleError(
             "the lock is out of date:\n" + "\n".join(f"  {problem}" for problem in problems), "run: dsv4 lock --upgrade"
         )
+
+
+def _moved_wheel(locked: LockedWheel) -> str:
+    """What is no longer as in the lock. The RECORD stands for the whole, which is not fetched for this."""
+    if (size := http.size_of(locked.url)) != locked.size:
+        return f"has {size} bytes, the lock says {locked.size}"
+    if locked.record and wheels.remote_record_sha256(locked.url) not in ("", locked.record):
+        return "is another wheel of the same size"
+    return ""
 
 
 def _moved_repo(repo: Repo, locked: LockedRepo) -> list[str]:

@@ -12,6 +12,7 @@ from dsv4_stack.guest.serving import question
 from dsv4_stack.guest.serving.question import Answer, Question
 from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL
+from dsv4_stack.lock import LockedFile
 from dsv4_stack.plan import RUN_MOUNT, Plan
 
 
@@ -38,9 +39,9 @@ def verify(plan: Plan, url: str) -> list[Finding]:
     state = states.get("serve")
     if state is None or state.status != "running":
         raise NotReadyError(f"{plan.project}: serve does not run", f"run: dsv4 up --profile {plan.profile.name}")
-    watch = _watch(plan, _json(state, f"{RUN_MOUNT}/state.json"))
-    manifest = _json(state, f"{plan.model_dir}/.dsv4/manifest.json")
-    record = _json(state, "/opt/dsv4/build.json") if plan.engine.wheel else {}
+    watch = _watch(plan, _json(plan, state, f"{RUN_MOUNT}/state.json"))
+    manifest = _json(plan, state, f"{plan.model_dir}/.dsv4/manifest.json")
+    record = _json(plan, state, "/opt/dsv4/build.json") if plan.engine.wheel else {}
     return [
         *_labels(plan, state),
         *_manifest(plan, manifest),
@@ -50,12 +51,12 @@ def verify(plan: Plan, url: str) -> list[Finding]:
     ]
 
 
-def raise_for(findings: list[Finding]) -> None:
+def raise_for(plan: Plan, findings: list[Finding]) -> None:
     wrong = [finding for finding in findings if not finding.ok]
     if wrong:
         raise NotReadyError(
             f"{len(wrong)} of {len(findings)} comparisons failed:\n" + "\n".join(f"  {finding}" for finding in wrong),
-            "run: dsv4 up, which renders, builds and materializes what differs",
+            f"run: dsv4 up --profile {plan.profile.name}, which renders, builds and materializes what differs",
         )
 
 
@@ -63,11 +64,11 @@ def compare(subject: str, found: object, wanted: object) -> Finding:
     return Finding(subject=subject, ok=found == wanted, found=str(found), wanted=str(wanted))
 
 
-def _json(state: engine.State, path: str) -> dict[str, Any]:
+def _json(plan: Plan, state: engine.State, path: str) -> dict[str, Any]:
     try:
         return dict(engine.read_json(state, path))
     except NotFoundError as error:
-        raise NotReadyError(error.message, "run: dsv4 up") from None
+        raise NotReadyError(error.message, f"run: dsv4 up --profile {plan.profile.name}") from None
 
 
 def _watch(plan: Plan, notice: dict[str, Any]) -> Finding:
@@ -93,7 +94,9 @@ def _labels(plan: Plan, state: engine.State) -> Iterator[Finding]:
 def _base(plan: Plan, found: str) -> Finding:
     """The pinned base; another one is right only where the environment asks for it, and is named."""
     wanted = os.environ.get(plan.serve.base_variable) or plan.serve.base
-    note = f" ({plan.serve.base_variable}, in place of {plan.serve.base})" if found not in (plan.serve.base,) else ""
+    note = f" ({plan.serve.base_variable}, in place of {plan.serve.base})" if found != plan.serve.base else ""
+    if not plan.engine.base_locked:
+        note += ", unlocked: whatever the tag was at the build"
     return Finding(subject="base image", ok=found == wanted, found=found + note, wanted=wanted)
 
 
@@ -108,6 +111,21 @@ def _manifest(plan: Plan, manifest: dict[str, Any]) -> Iterator[Finding]:
         yield compare(name, source.get("repo"), repo.repo if repo else None)
         if repo and repo.revision:
             yield compare(f"{name} revision", source.get("revision"), repo.revision)
+            yield from _locked(plan, name, repo.repo, manifest["files"])
+
+
+def _locked(plan: Plan, origin: str, repo: str, files: dict[str, Any]) -> Iterator[Finding]:
+    """What the manifest says of a repository's files against what the lock does, where that knows them."""
+    locked = plan.lock.repos.get(repo)
+    if locked:
+        found = {name: entry for name, entry in files.items() if entry["origin"] == origin}
+        wrong = sorted(name for name, entry in found.items() if not _is_as_locked(entry, locked.files.get(name)))
+        said = f"other bytes in {', '.join(wrong)}" if wrong else f"{len(found)} as in the lock"
+        yield Finding(subject=f"{origin} files", ok=not wrong, found=said, wanted="the lock's")
+
+
+def _is_as_locked(entry: dict[str, Any], locked: LockedFile | None) -> bool:
+    return locked is not None and (entry["size"], entry["sha256"]) == (locked.size, locked.sha256)
 
 
 def _unlocked(plan: Plan, manifest: dict[str, Any], record: dict[str, Any]) -> Iterator[Finding]:
@@ -117,6 +135,7 @@ def _unlocked(plan: Plan, manifest: dict[str, Any], record: dict[str, Any]) -> I
             found = f"unlocked, {repo.branch} was {(manifest[name] or {}).get('revision')}"
             yield Finding(subject=f"{name} revision", ok=True, found=found, wanted="")
     if plan.engine.wheel:
+        yield compare("engine version", record["vllm"], plan.engine.version)
         sha256 = record["wheel"]["sha256"]
         if plan.engine.wheel.sha256:
             yield compare("engine wheel", sha256, plan.engine.wheel.sha256)

@@ -62,12 +62,22 @@ def record_sha256(path: Path) -> str:
         return hashlib.sha256(archive.read(_record_name(archive, str(path)))).hexdigest()
 
 
+def remote_record_sha256(url: str) -> str:
+    """The same of a wheel that is fetched no further than that; "" where the server sends no parts.
+
+    Raises IntegrityError, NetworkError, NotFoundError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "wheel")
+        return record_sha256(part) if _fetch_parts(url, part, _is_record) else ""
+
+
 def _fill(folder: Path, wheel: Wheel, *, whole: bool) -> None:
     with files.writing(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".fetching-") as name:
             part, beside = Path(name, "wheel"), Path(name, "tree")
-            if whole or not _fetch_parts(wheel.url, part):
+            if whole or not _fetch_parts(wheel.url, part, _is_wanted):
                 http.download(wheel.url, {}, part, size=None, sha256=wheel.sha256)
             _unpack(part, beside, wheel.url)
             if not _is_proved(beside, wheel):
@@ -86,8 +96,8 @@ def _unpack(path: Path, folder: Path, shown: str) -> None:
             raise IntegrityError(f"{shown}: its files cannot be unpacked: {error}", "run it again") from None
 
 
-def _fetch_parts(url: str, part: Path) -> bool:
-    """Make a file with holes: the wheel's directory and its wanted files where they belong, nothing between them.
+def _fetch_parts(url: str, part: Path, wanted: Callable[[str], bool]) -> bool:
+    """Make a file with holes: the wheel's directory and the wanted files where they belong, nothing between them.
 
     False where the server sends no parts.
     """
@@ -99,7 +109,7 @@ def _fetch_parts(url: str, part: Path) -> bool:
         file.seek(tail.size - len(tail.data))
         file.write(tail.data)
     with _opened(part, url) as archive:
-        spans = list(_spans(archive.infolist(), archive.start_dir))
+        spans = list(_spans(archive.infolist(), archive.start_dir, wanted))
     with ThreadPoolExecutor(_CONNECTIONS) as pool, part.open("r+b") as file:
         for (start, _), data in zip(spans, pool.map(lambda span: _fetch_span(url, *span), spans), strict=True):
             file.seek(start)
@@ -114,11 +124,11 @@ def _fetch_span(url: str, start: int, end: int) -> bytes:
     return got.data
 
 
-def _spans(infos: list[zipfile.ZipInfo], end: int) -> Iterator[tuple[int, int]]:
+def _spans(infos: list[zipfile.ZipInfo], end: int, wanted: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
     """From where to where the wanted files lie, those with a short gap between them as one; `end` is the last one's."""
     ordered = sorted(infos, key=lambda info: info.header_offset)
     ends = [*(info.header_offset for info in ordered[1:]), end]
-    spans = [(info.header_offset, stop) for info, stop in zip(ordered, ends, strict=True) if _is_wanted(info.filename)]
+    spans = [(info.header_offset, stop) for info, stop in zip(ordered, ends, strict=True) if wanted(info.filename)]
     joined = spans[:1]
     for start, stop in spans[1:]:
         if start - joined[-1][1] <= _GAP:
@@ -132,6 +142,10 @@ def _is_wanted(name: str) -> bool:
     return (name.startswith("vllm/") and name.endswith(".py")) or name.endswith(
         (".dist-info/RECORD", ".dist-info/METADATA")
     )
+
+
+def _is_record(name: str) -> bool:
+    return name.endswith(".dist-info/RECORD")
 
 
 def _is_proved(folder: Path, wheel: Wheel) -> bool:
@@ -163,7 +177,7 @@ def _opened(path: Path, shown: str) -> zipfile.ZipFile:
 
 
 def _record_name(archive: zipfile.ZipFile, shown: str) -> str:
-    names = [name for name in archive.namelist() if name.endswith(".dist-info/RECORD")]
+    names = [name for name in archive.namelist() if _is_record(name)]
     if len(names) != 1:
         raise IntegrityError(f"{shown} has {len(names)} RECORD files, not one", "check its URL in pins.toml")
     return names[0]

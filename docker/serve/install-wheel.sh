@@ -1,10 +1,11 @@
 #!/bin/sh
-# usage: install-wheel.sh URL [SHA256]
+# usage: install-wheel.sh URL VERSION [SHA256]
 # Puts one vLLM wheel over the vLLM of the base image. The wheel's requirements are resolved with the base's torch held
-# fast; then torch must not have moved, and no package may miss a requirement that was met before.
+# fast; then vLLM is of that version, torch has not moved, and no package misses a requirement that was met before.
 set -eu
 url=$1
-sha256=${2:-}
+version=$2
+sha256=${3:-}
 
 export UV_NO_CACHE=1 UV_SYSTEM_PYTHON=1 UV_BREAK_SYSTEM_PACKAGES=1
 fail() {
@@ -61,8 +62,10 @@ pathlib.Path(work, "wheel.json").write_text(json.dumps(record))
 PYTHON
 
 echo "torch==$torch" >"$work/constraints.txt"
-install --constraint "$work/constraints.txt" "$work"/*.whl
+install --constraint "$work/constraints.txt" "$work"/*.whl ||
+  fail "the wheel cannot be installed beside torch $torch" "choose a base image with the torch that the wheel wants" 3
 
+[ "$(version_of vllm)" = "$version" ] || fail "vLLM is $(version_of vllm) now, not $version" "check the engine's version and wheel in pins.toml" 3
 [ "$(version_of torch)" = "$torch" ] || fail "torch moved from $torch to $(version_of torch)" "choose a base image with the torch that the wheel wants" 3
 # FlashInfer refuses to start where its ahead-of-time cache is of another version, and no requirement ties the two.
 version_or_none() { version_of "$1" 2>/dev/null | sed 's/+.*//' || true; }

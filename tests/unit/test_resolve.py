@@ -135,6 +135,21 @@ def test_what_has_moved_is_named_and_upgrade_follows_it(
     assert site.read()["repos"][OVERLAY]["revision"] == new
 
 
+def test_another_wheel_of_the_same_size_has_moved(
+    site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = (
+        make_wheel(tmp_path / text, "vllm", "1.0", files={"vllm/a.py": text}).read_bytes() for text in "ab"
+    )
+    assert len(before) == len(after)
+    site.web.files["/vllm.whl"] = before
+    assert cli.main(["lock"]) == 0
+    site.web.files["/vllm.whl"] = after
+    capsys.readouterr()
+    assert cli.main(["lock", "--check"]) == 1
+    assert f"  engine nightly: {site.url} is another wheel of the same size\n" in capsys.readouterr().err
+
+
 def test_a_wheel_that_is_gone_leaves_the_lock_alone(site: Site) -> None:
     del site.web.files["/vllm.whl"]
     assert cli.main(["lock"]) == 4

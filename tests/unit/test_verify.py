@@ -4,6 +4,7 @@ import http.server
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,11 +83,11 @@ def manifest(plan: Plan) -> dict[str, Any]:
         "checked_against": "hub",
         "base": {"repo": base.repo, "requested": base.revision, "revision": base.revision},
         "overlay": {"repo": overlay.repo, "requested": "main", "revision": "f" * 40},
-        "files": {"config.json": {"size": 5}},
+        "files": {"config.json": {"size": 5, "sha256": "c" * 64, "origin": "overlay"}},
     }
 
 
-RECORD = {"wheel": {"sha256": "e" * 64}}
+RECORD = {"wheel": {"sha256": "e" * 64}, "vllm": W4A8.engine.version}
 
 
 def findings(
@@ -110,7 +111,7 @@ def files_of(plan: Plan, **notice: object) -> dict[str, Any]:
 
 def test_everything_as_planned_and_what_is_unlocked_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = findings(W4A8, url, monkeypatch, state=running(W4A8), files=files_of(W4A8))
-    verify.raise_for(found)
+    verify.raise_for(W4A8, found)
     assert [str(finding) for finding in found] == [
         f"ok    image: {W4A8.serve.reference}",
         f"ok    image context: {W4A8.serve.context.digest}",
@@ -124,6 +125,7 @@ def test_everything_as_planned_and_what_is_unlocked_is_named(url: str, monkeypat
         "ok    base revision: 0bbee82146562d9b7e4687483d348c760e61ef3b",
         "ok    overlay: endnai/DeepSeek-V4-Flash-W4A8-FP8",
         f"ok    overlay revision: unlocked, main was {'f' * 40}",
+        f"ok    engine version: {W4A8.engine.version}",
         f"ok    engine wheel: unlocked, sha256 was {'e' * 64}",
         "ok    watch: ready",
         "ok    served model: ['deepseek-v4-flash-w4a8']",
@@ -136,11 +138,11 @@ def test_garbage_with_status_200_is_a_wrong_answer(url: str, monkeypatch: pytest
     monkeypatch.setattr(Api, "answer", "!!!!!!!!")
     found = findings(W4A8, url, monkeypatch, state=running(W4A8), files=files_of(W4A8))
     with pytest.raises(NotReadyError) as caught:
-        verify.raise_for(found)
+        verify.raise_for(W4A8, found)
     assert str(caught.value) == (
-        "1 of 17 comparisons failed:\n"
+        "1 of 18 comparisons failed:\n"
         "  WRONG answer: 'The capital of France is' -> '!!!!!!!!', not one with Paris\n"
-        "  next: run: dsv4 up, which renders, builds and materializes what differs"
+        "  next: run: dsv4 up --profile w4a8-tp2, which renders, builds and materializes what differs"
     )
     assert caught.value.exit_code == 10
 
@@ -174,6 +176,41 @@ def test_a_locked_wheel_has_to_be_the_one_in_the_image(url: str, monkeypatch: py
     ]
 
 
+@pytest.mark.parametrize(
+    ("sha256", "line"),
+    [
+        ("c" * 64, "ok    overlay files: 1 as in the lock"),
+        ("d" * 64, "WRONG overlay files: other bytes in config.json, not the lock's"),
+    ],
+)
+def test_files_are_held_against_the_lock(url: str, monkeypatch: pytest.MonkeyPatch, sha256: str, line: str) -> None:
+    overlay = W4A8.checkpoint.overlay
+    assert overlay is not None
+    locked = lock.LockedFile(size=5, sha256=sha256)
+    repo = lock.LockedRepo(requested="main", revision="f" * 40, files={"config.json": locked})
+    known = lock.Lock(repos={overlay.repo: repo})
+    plan = make_plan(lock.apply(PINS, known), profile.load("w4a8-tp2"), known)
+    found = findings(plan, url, monkeypatch, state=running(plan), files=files_of(W4A8))
+    assert [str(finding) for finding in found if finding.subject.endswith(" files")] == [line]
+
+
+def test_a_vllm_of_another_version_is_wrong(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = files_of(W4A8)
+    files["/opt/dsv4/build.json"] = RECORD | {"vllm": "0.25.1"}
+    found = findings(W4A8, url, monkeypatch, state=running(W4A8), files=files)
+    assert [str(finding) for finding in found if not finding.ok] == [
+        f"WRONG engine version: 0.25.1, not {W4A8.engine.version}"
+    ]
+
+
+def test_a_base_that_is_pinned_by_its_tag_alone_is_named(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = replace(profile.load("w4a8-tp2"), engine="v0.33.0")
+    plan = make_plan(PINS, chosen, lock.Lock())
+    found = findings(plan, url, monkeypatch, state=running(plan), files=files_of(W4A8))
+    line = "ok    base image: vllm/vllm-openai:v0.33.0, unlocked: whatever the tag was at the build"
+    assert line in [str(finding) for finding in found]
+
+
 def test_an_engine_that_lets_nobody_in_is_not_ready(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_of(W4A8, state="wrong", reason="'abc' is answered with '!!!'")
     with pytest.raises(NotReadyError) as caught:
@@ -201,7 +238,7 @@ def test_behind_the_edge_it_is_asked_from_inside(url: str, monkeypatch: pytest.M
     monkeypatch.setattr(engine, "read_json", lambda _, path: files[path])
     monkeypatch.setattr(engine, "ask_guest", lambda _, verb: {"models": {"data": [model]}, "answer": answer, "v": verb})
     found = verify.verify(W4A8, f"{url}/nowhere")
-    verify.raise_for(found)
+    verify.raise_for(W4A8, found)
     assert str(found[-1]) == "ok    answer: 'The capital of France is' -> ' Paris'"
 
 
@@ -233,7 +270,7 @@ def test_another_base_is_wrong_unless_the_environment_asks_for_it(url: str, monk
     monkeypatch.setenv("DSV4_SERVE_BASE", "mirror/vllm:1")
     found = findings(W4A8, url, monkeypatch, state=state, files=files_of(W4A8))
     assert f"ok    base image: {note}" in [str(finding) for finding in found]
-    verify.raise_for(found)
+    verify.raise_for(W4A8, found)
 
 
 @pytest.mark.parametrize("models", [{}, {"data": None}, {"data": [{}]}])

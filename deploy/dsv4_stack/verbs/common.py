@@ -36,7 +36,7 @@ def add_json(parser: argparse._ActionsContainer) -> None:
 
 def plan_of(args: argparse.Namespace) -> Plan:
     """The plan of `--profile` and `--engine` with the lock as it is now."""
-    known = lock.load(assets.lock_file())
+    known = lock.load(assets.known_lock())
     return make_plan(
         lock.apply(pins.load(assets.pins_file()), known), profile.load(args.profile), known, engine=args.engine
     )

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    pinned = lock.apply(pins.load(assets.pins_file()), lock.load(assets.lock_file()))
+    pinned = lock.apply(pins.load(assets.pins_file()), lock.load(assets.known_lock()))
     found = matrix.rows(pinned)
     entries = [matrix.summary(row) for row in found]
     if args.json:

@@ -20,21 +20,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    path, pinned = assets.lock_file(), pins.load(assets.pins_file())
-    known = lock.Lock() if args.upgrade else lock.load(path)
+    source, pinned = assets.known_lock(), pins.load(assets.pins_file())
+    known = lock.Lock() if args.upgrade else lock.load(source)
     engines, checkpoints = list(pinned.engines.values()), list(pinned.checkpoints.values())
     if args.check:
         locked = lock.apply(pinned, known)
         missing = lock.unlocked(list(locked.engines.values()), list(locked.checkpoints.values()), known)
         if missing:
             raise StaleError(
-                f"{path} is incomplete:\n" + "\n".join(f"  {entry}" for entry in missing), "run: dsv4 lock"
+                f"{source} is incomplete:\n" + "\n".join(f"  {entry}" for entry in missing), "run: dsv4 lock"
             )
         resolve.moved(engines, checkpoints, known)
-        say(f"lock: {path} holds everything, and nothing has moved")
+        say(f"lock: {source} holds everything, and nothing has moved")
     else:
         known = resolve.resolve(engines, checkpoints, known, say)
-        _write(path, known, pinned)
+        _write(assets.lock_file(), known, pinned)
     if args.json:
         print(known.text(), end="")
 

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    pinned = lock.apply(pins.load(assets.pins_file()), lock.load(assets.lock_file()))
+    pinned = lock.apply(pins.load(assets.pins_file()), lock.load(assets.known_lock()))
     engine = pins.engine_named(pinned, args.engine or pinned.default_engine)
     if args.action == "check":
         _check(list(_subjects(args, pinned, engine)), as_json=args.json)

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    known = lock.load(assets.lock_file())
+    known = lock.load(assets.known_lock())
     locked = lock.apply(pins.load(assets.pins_file()), known)
     if args.profile:
         args.engine = args.engine or os.environ.get("DSV4_ENGINE", "")

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
     if dashboard := stack.dashboard(plan):
         say(f"up: its dashboard is at {dashboard}")
     findings = [] if args.no_verify else verify.verify(plan, url)
-    verify.raise_for(findings)
+    verify.raise_for(plan, findings)
     if args.json:
         print_json({"url": url, "ready_s": round(seconds, 1), "findings": [vars(finding) for finding in findings]})
     else:

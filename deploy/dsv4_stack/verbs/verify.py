@@ -20,4 +20,4 @@ def run(args: argparse.Namespace) -> None:
     else:
         for finding in findings:
             print(finding)
-    verify.raise_for(findings)
+    verify.raise_for(plan, findings)
