@@ -7,6 +7,7 @@ from typing import Final
 
 from dsv4_stack import matrix
 from dsv4_stack.errors import ConfigError
+from dsv4_stack.guest.loader import Loader
 from dsv4_stack.guest.serving.patience import Patience
 from dsv4_stack.guest.serving.question import Question
 from dsv4_stack.images import LABEL, Image, init_image, serve_image
@@ -83,6 +84,11 @@ class Plan:
         return f"{WEIGHTS_MOUNT}/{self.profile.weights.name}"
 
     @property
+    def loader(self) -> Loader:
+        """What is to load the checkpoint."""
+        return Loader(release=self.facts.release, ranks=self.profile.machine.gpus, mtp=self.profile.serve.mtp)
+
+    @property
     def labels(self) -> dict[str, str]:
         """What every container of the stack says about itself."""
         return {
@@ -116,7 +122,12 @@ class Plan:
         command += ["--dest", self.model_dir, "--jobs", str(weights.jobs)]
         command += ["--stall-limit", str(weights.stall_limit_s)]
         command += [word for pattern in weights.allow for word in ("--allow", pattern)]
-        return command + (["--lock", LOCK_MOUNT] if repos_of(self.checkpoint) else [])
+        if self.profile.demo_hub:
+            return command
+        loader = self.loader
+        command += ["--for-release", str(loader.release), "--for-gpus", str(loader.ranks)]
+        command += ["--for-mtp"] if loader.mtp else []
+        return [*command, "--lock", LOCK_MOUNT]
 
     @property
     def materialize_env(self) -> dict[str, str]:

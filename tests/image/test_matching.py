@@ -13,6 +13,7 @@ from dsv4_stack.guest import convert
 from dsv4_stack.guest.lint import matching, report
 from dsv4_stack.guest.lint.layers import FUSED
 from dsv4_stack.guest.lint.matching import Matching, MixedShardsError
+from dsv4_stack.guest.loader import Loader
 from dsv4_stack.guest.patching.tree import Tree
 
 pytestmark = pytest.mark.network
@@ -75,7 +76,7 @@ def test_the_lint_of_the_real_config_is_the_same_either_way(
 ) -> None:
     for content in (CONFIG.read_bytes(), convert.convert(CONFIG.read_bytes(), "config.json")[1]):
         ours, theirs = (
-            report.examine(json.loads(content), release=RELEASES[release].release, ranks=2, found_by=found_by)
+            report.examine(json.loads(content), Loader(release=RELEASES[release].release, ranks=2), found_by)
             for found_by in both[release]
         )
         assert ours == theirs

@@ -12,6 +12,7 @@ from dsv4_stack.guest import convert
 from dsv4_stack.guest.lint import matching, report
 from dsv4_stack.guest.lint.layers import FUSED
 from dsv4_stack.guest.lint.matching import MixedShardsError
+from dsv4_stack.guest.loader import Loader
 from dsv4_stack.guest.patching.releases import Release
 
 BASE: dict[str, Any] = json.loads(CONFIG_BASE.read_bytes())
@@ -36,7 +37,7 @@ def groups(config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 @pytest.mark.parametrize("release", RELEASES, ids=str)
 @pytest.mark.parametrize(("config", "experts"), [(BASE, "INT4"), (W4A8, "INT4, FP8 activations")])
 def test_both_checkpoints_load_as_they_are_stored(config: dict[str, Any], experts: str, release: Release) -> None:
-    found = report.examine(config, release=release, ranks=2)
+    found = report.examine(config, Loader(release=release, ranks=2))
     wanted = dict.fromkeys(FP8, "FP8") | dict.fromkeys(BF16, "BF16") | {"ffn.experts": experts}
     assert {kind: scheme for kind, scheme in found.schemes.items() if not kind.startswith("mtp")} == wanted
     assert {scheme for kind, scheme in found.schemes.items() if kind.startswith("mtp")} == {"BF16"}
@@ -44,7 +45,7 @@ def test_both_checkpoints_load_as_they_are_stored(config: dict[str, Any], expert
 
 
 def test_the_summary_reads_as_one_line() -> None:
-    assert report.examine(W4A8, release=NEW, ranks=2).summary() == (
+    assert report.examine(W4A8, Loader(release=NEW, ranks=2)).summary() == (
         "FP8: attn.fused_wqa_wkv, attn.wq_b, attn.wo_a, attn.wo_b; "
         "BF16: ffn.shared_experts.gate_up_proj, ffn.shared_experts.down_proj, attn.indexer.wq_b; "
         "INT4, FP8 activations: ffn.experts; packed_modules_mapping does not matter; MTP draft excluded"
@@ -54,7 +55,7 @@ def test_the_summary_reads_as_one_line() -> None:
 @pytest.mark.parametrize("release", RELEASES, ids=str)
 def test_the_mapping_matters_where_no_target_names_the_fused_layer(config: dict[str, Any], release: Release) -> None:
     groups(config)[0]["targets"] = [ATTENTION]
-    found = report.examine(config, release=release, ranks=2)
+    found = report.examine(config, Loader(release=release, ranks=2))
     assert (found.mapping_matters, found.problems) == (True, ())
 
 
@@ -64,7 +65,7 @@ def test_a_draft_that_is_not_excluded_is_found(config: dict[str, Any], release: 
     ignore.remove("re:.*\\.layers\\.43\\..*")
     # As the quantizer wrote it: it matches the checkpoint's mtp.0, and not vLLM's model.layers.43.mtp_block.
     ignore[ignore.index("re:.*mtp.*")] = "re:.*mtp\\..*"
-    found = report.examine(config, release=release, ranks=2)
+    found = report.examine(config, Loader(release=release, ranks=2))
     assert (found.problems, found.draft_excluded) == ((), False)
     experts = ["w1", "w3", "w2"] if release >= Release(0, 32, 0) else ["gate_proj", "up_proj", "down_proj"]
     prefix = "model.layers.43.mtp_block"
@@ -82,7 +83,7 @@ def test_a_draft_that_is_not_excluded_is_found(config: dict[str, Any], release: 
 
 def test_one_layer_that_differs_is_named(config: dict[str, Any]) -> None:
     config["quantization_config"]["ignore"].append("model.layers.7.attn.wq_b")
-    found = report.examine(config, release=NEW, ranks=2)
+    found = report.examine(config, Loader(release=NEW, ranks=2))
     assert found.schemes["attn.wq_b"] == "FP8 or BF16"
     assert found.problems == ("model.layers.7.attn.wq_b would be loaded as BF16, but is stored as FP8",)
 
@@ -91,7 +92,7 @@ def test_half_of_a_fused_layer_ignored_is_what_vllm_refuses(config: dict[str, An
     groups(config)[0]["targets"] = [ATTENTION]
     config["quantization_config"]["ignore"].append("re:model\\.layers\\.3\\.attn\\.wkv$")
     for release in RELEASES:
-        found = report.examine(config, release=release, ranks=2)
+        found = report.examine(config, Loader(release=release, ranks=2))
         assert len(found.problems) == 1
         assert "model.layers.3.attn.fused_wqa_wkv" in found.problems[0]
 
@@ -108,8 +109,8 @@ def test_half_of_a_fused_layer_ignored_is_what_vllm_refuses(config: dict[str, An
     ],
 )
 def test_the_kernels_shapes_at_each_number_of_ranks(ranks: int, problems: tuple[str, ...]) -> None:
-    assert report.examine(W4A8, release=NEW, ranks=ranks).problems == problems
-    assert report.examine(BASE, release=NEW, ranks=ranks).problems == (), "Marlin has no such rule"
+    assert report.examine(W4A8, Loader(release=NEW, ranks=ranks)).problems == problems
+    assert report.examine(BASE, Loader(release=NEW, ranks=ranks)).problems == (), "Marlin has no such rule"
 
 
 @pytest.mark.parametrize(
@@ -127,12 +128,12 @@ def test_what_the_kernel_does_not_take_is_named(
     config: dict[str, Any], part: str, change: dict[str, Any], problem: str
 ) -> None:
     groups(config)[1][part] |= change
-    assert report.examine(config, release=NEW, ranks=2).problems == (problem,)
+    assert report.examine(config, Loader(release=NEW, ranks=2)).problems == (problem,)
 
 
 def test_experts_without_a_group_are_a_problem(config: dict[str, Any]) -> None:
     del config["quantization_config"]["config_groups"]["group_1"]
-    assert report.examine(config, release=NEW, ranks=2).problems == (
+    assert report.examine(config, Loader(release=NEW, ranks=2)).problems == (
         "ffn.experts would be loaded as BF16: no group of the config is theirs",
     )
 
@@ -149,7 +150,7 @@ def test_experts_without_a_group_are_a_problem(config: dict[str, Any]) -> None:
 )
 def test_another_config_is_refused(config: dict[str, Any], change: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        report.examine(config | change, release=NEW, ranks=2)
+        report.examine(config | change, Loader(release=NEW, ranks=2))
     assert raised.value.message.startswith(message)
 
 

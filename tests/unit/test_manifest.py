@@ -36,6 +36,7 @@ EXAMPLE = Manifest(
         "config.json": Entry(size=10, sha256=SHA256, mtime_ns=6, origin=Origin.OVERLAY),
     },
     allow=("*.py",),
+    examined_for="vLLM 0.24.0 on 2 GPUs",
 )
 TEXT = f"""{{
   "schema": 1,
@@ -54,6 +55,7 @@ TEXT = f"""{{
   "allow": [
     "*.py"
   ],
+  "examined_for": "vLLM 0.24.0 on 2 GPUs",
   "files": {{
     "config.json": {{
       "size": 10,

@@ -64,6 +64,7 @@ def test_the_whole_manifest(world: World) -> None:
         "conversion": "w4a8",
         "checked_against": "hub",
         "allow": [],
+        "examined_for": "",
         "files": files,
     }
     assert [path.name for path in (world.dest / ".dsv4").iterdir()] == ["manifest.json"]
@@ -79,6 +80,72 @@ def test_convert_and_base(world: World) -> None:
     assert contents(world.dest) == expected(world, CONFIG_BASE.read_bytes())
     made = manifest.load(world.dest)
     assert (made.config, made.conversion, made.overlay) == ("base", None, None)
+
+
+FOR_THREE = """\
+is none for vLLM 0.24.0 on 3 GPUs:
+  moe_intermediate_size 2048 on 3 ranks is no multiple of 256 each
+  next: take another engine, revision or kind of config
+"""
+
+
+def test_a_config_that_its_engine_would_load_wrongly_is_refused_before_the_first_shard(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--base", BASE, "--overlay", OVERLAY, "--for-release", "0.24.0", "--for-gpus")
+    assert world.materialize(*words, "3") == 3
+    assert capsys.readouterr().err == f"error: {OVERLAY}@{world.revision(OVERLAY)}/config.json {FOR_THREE}"
+    assert contents(world.dest) == {}
+    assert world.materialize("--base", BASE, *words[4:], "3") == 0
+    assert world.materialize(*words, "2") == 0
+    assert manifest.load(world.dest).examined_for == "vLLM 0.24.0 on 2 GPUs"
+
+
+def test_what_is_there_is_examined_again_for_another_engine_alone(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("--base", BASE, "--overlay", OVERLAY, "--for-release", "0.24.0", "--for-gpus")
+    assert world.materialize(*words, "2") == 0
+    before = identities(world.dest)
+    world.forget_requests()
+    capsys.readouterr()
+    assert world.materialize(*words, "3") == 3
+    assert capsys.readouterr().err == f"error: {world.dest}/config.json {FOR_THREE}"
+    assert (identities(world.dest), world.server.requests) == (before, [])
+    opened = record_opens(monkeypatch)
+    assert world.materialize(*words, "2") == 0
+    assert [path for path in opened if path.endswith("config.json")] == []
+    assert world.materialize(*words, "4") == 0
+
+
+def test_a_draft_that_would_be_loaded_wrongly_is_refused_where_it_is_used(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = json.loads(CONFIG_BASE.read_bytes())
+    ignore = config["quantization_config"]["ignore"]
+    ignore.remove("re:.*\\.layers\\.43\\..*")
+    ignore[ignore.index("re:.*mtp.*")] = "re:.*mtp\\..*"
+    write(world.root / BASE, {"config.json": json.dumps(config).encode()})
+    words = ("--base", BASE, "--for-release", "0.24.0", "--for-gpus", "2")
+    assert world.materialize(*words, "--for-mtp") == 3
+    said = capsys.readouterr().err
+    assert "/config.json is none for vLLM 0.24.0 on 2 GPUs, with the MTP draft:\n" in said
+    assert said.endswith("take another engine, revision or kind of config, or leave mtp off\n")
+    assert world.materialize(*words) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--for-release", "new"), 3, "'new' is no vLLM release"),
+        (("--for-release", "0.24.0", "--for-gpus", "0"), 2, "--for-gpus should be at least 1"),
+    ],
+)
+def test_an_engine_that_is_none(
+    world: World, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], code: int, said: str
+) -> None:
+    assert world.materialize("--base", BASE, *words) == code
+    assert said in capsys.readouterr().err
 
 
 def test_a_second_run_asks_nobody_and_opens_no_weights(
@@ -136,6 +203,7 @@ def test_json_lines_end_with_the_summary(world: World, capsys: pytest.CaptureFix
         "conversion": None,
         "checked_against": "hub",
         "allow": [],
+        "examined_for": "",
     }
     assert (output.err, events[0], events[-1], again) == ("", start, summary, summary | {"fetched": [], "written": []})
     files = sorted(events[1:-1], key=lambda event: str(event["path"]))

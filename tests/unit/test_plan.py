@@ -115,14 +115,15 @@ def test_the_default_profile_serves_in_this_environment() -> None:
             "w4a8-tp2",
             (
                 f"materialize --base {BASE} --config overlay --overlay endnai/DeepSeek-V4-Flash-W4A8-FP8@main "
-                "--dest /weights/DeepSeek-V4-Flash-W4A8-FP8 --jobs 24 --stall-limit 600 --lock /dsv4.lock"
+                "--dest /weights/DeepSeek-V4-Flash-W4A8-FP8 --jobs 24 --stall-limit 600 "
+                "--for-release 0.24.0 --for-gpus 2 --lock /dsv4.lock"
             ),
         ),
         (
             "w4a16-tp2",
             (
                 f"materialize --base {BASE} --config base --dest /weights/DeepSeek-V4-Flash-W4A16-FP8-MTP --jobs 24 "
-                "--stall-limit 600 --lock /dsv4.lock"
+                "--stall-limit 600 --for-release 0.24.0 --for-gpus 2 --lock /dsv4.lock"
             ),
         ),
     ],
@@ -135,9 +136,21 @@ def test_allowed_files_are_named_in_the_command() -> None:
     known = profile.load("w4a16-tp2")
     allowing = replace(known, weights=replace(known.weights, allow=("*.py", "encoding/*.txt"), stall_limit_s=30))
     command = make_plan(PINS, allowing, lock.Lock()).materialize_command
-    assert command[command.index("--jobs") :] == [
-        *("--jobs", "24", "--stall-limit", "30", "--allow", "*.py", "--allow", "encoding/*.txt", "--lock", "/dsv4.lock")
+    assert command[command.index("--jobs") : command.index("--for-release")] == [
+        *("--jobs", "24", "--stall-limit", "30", "--allow", "*.py", "--allow", "encoding/*.txt")
     ]
+
+
+def test_a_checkpoint_is_examined_for_who_is_to_load_it() -> None:
+    plan = make_plan(PINS, replace(profile.load("w4a8-tp4"), engine="v0.33.0"), lock.Lock())
+    assert str(plan.loader) == "vLLM 0.33.0 on 4 GPUs"
+    drafting = replace(plan, profile=replace(plan.profile, serve=replace(plan.profile.serve, mtp=True)))
+    assert str(drafting.loader) == "vLLM 0.33.0 on 4 GPUs, with the MTP draft"
+    command = drafting.materialize_command
+    assert command[command.index("--for-release") :] == [
+        *("--for-release", "0.33.0", "--for-gpus", "4", "--for-mtp", "--lock", "/dsv4.lock")
+    ]
+    assert "--for-release" not in plan_of("demo").materialize_command
 
 
 def test_no_profile_serves_a_demo_hub_but_the_demo() -> None:

@@ -26,7 +26,7 @@ def findings(plan: Plan, overrides: dict[str, str]) -> Iterator[Finding]:
     except OSError as error:
         yield warning("config", f"{path} cannot be read: {error.strerror}", "run it as the user of the weights")
         return
-    problems = found.problems + (found.draft_problems if plan.profile.serve.mtp else ())
+    problems = found.problems_of(plan.loader)
     if not problems:
         yield ok("config", found.summary())
         return
@@ -37,9 +37,4 @@ def findings(plan: Plan, overrides: dict[str, str]) -> Iterator[Finding]:
 def _linted(plan: Plan, content: bytes, name: str) -> report.Report:
     """Raises ConfigError."""
     tree = wheels.cached(plan.facts.wheel)
-    return report.examine(
-        parse(content, name),
-        release=plan.facts.release,
-        ranks=plan.profile.machine.gpus,
-        found_by=matching.of_tree(Tree(root=tree)) if tree else None,
-    )
+    return report.examine(parse(content, name), plan.loader, matching.of_tree(Tree(root=tree)) if tree else None)

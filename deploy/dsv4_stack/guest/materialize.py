@@ -16,9 +16,11 @@ from dsv4_stack.errors import UsageError
 from dsv4_stack.guest.checkpoint import found, locked, names, reports, specs
 from dsv4_stack.guest.checkpoint.found import Found
 from dsv4_stack.guest.checkpoint.locked import Lock
-from dsv4_stack.guest.checkpoint.manifest import ConfigKind
+from dsv4_stack.guest.checkpoint.manifest import ConfigKind, Manifest
 from dsv4_stack.guest.checkpoint.specs import Request
 from dsv4_stack.guest.download.limits import DEFAULT, Limits
+from dsv4_stack.guest.loader import Loader
+from dsv4_stack.guest.patching import releases
 
 if TYPE_CHECKING:
     from dsv4_stack.guest.checkpoint.progress import Progress
@@ -63,6 +65,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="S",
         help="give up after so many seconds in which nothing came at all (default: %(default)g)",
     )
+    parser.add_argument(
+        "--for-release", metavar="R", help="refuse a config.json that vLLM R, such as 0.24.0, would load wrongly"
+    )
+    parser.add_argument(
+        "--for-gpus", type=int, default=1, metavar="N", help="on how many GPUs that is (default: %(default)s)"
+    )
+    parser.add_argument("--for-mtp", action="store_true", help="and whether with the MTP draft")
     parser.add_argument("--dry-run", action="store_true", help="say what would be fetched, reused and removed")
     parser.add_argument("--json", action="store_true", help="print JSON lines; the last one is the summary")
 
@@ -71,13 +80,14 @@ def run(args: argparse.Namespace) -> None:
     request = _request(args)
     for spec in (request.base, request.overlay):
         specs.refuse_overlap(spec, args.dest.resolve())
-    lock = locked.load(args.lock) if args.lock else {}
+    lock, loader = locked.load(args.lock) if args.lock else {}, _loader(args)
     with _interrupted_by_sigterm():
         there = found.look(args.dest, deep=args.deep, progress=_progress(args) if args.deep else None)
         if known := there.answer(request, lock):
+            _examine(args.dest, known, loader)
             reports.nothing_to_do(args.dest, known, dry=args.dry_run, as_json=args.json)
         else:
-            _make(args, request, lock, there)
+            _make(args, request, lock, there, loader)
 
 
 def _progress(args: argparse.Namespace) -> "Progress":
@@ -86,7 +96,23 @@ def _progress(args: argparse.Namespace) -> "Progress":
     return Progress(as_json=args.json)
 
 
-def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found) -> None:
+def _loader(args: argparse.Namespace) -> Loader | None:
+    if not args.for_release:
+        return None
+    if args.for_gpus < 1:
+        raise UsageError("--for-gpus should be at least 1", "leave it out for one")
+    return Loader(release=releases.parse(args.for_release), ranks=args.for_gpus, mtp=args.for_mtp)
+
+
+def _examine(dest: Path, known: Manifest, loader: Loader | None) -> None:
+    """The config.json that is there, where another engine is to load it than the one that it was examined for."""
+    if loader and str(loader) != known.examined_for:
+        from dsv4_stack.guest.lint import refusal  # noqa: PLC0415 - as below
+
+        refusal.refuse_file(dest / "config.json", loader)
+
+
+def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found, loader: Loader | None) -> None:
     # Whatever fetches costs a tenth of a second, which a directory that is complete need not pay at each start.
     from dsv4_stack.guest.checkpoint import making  # noqa: PLC0415
 
@@ -96,6 +122,7 @@ def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found) 
         deep=args.deep,
         hashed=there if args.deep and there.ours else None,
         reuse=tuple(args.reuse),
+        loader=loader,
     )
     progress = _progress(args)
     if args.dry_run:

@@ -20,8 +20,10 @@ from dsv4_stack.guest.checkpoint.sources import Source, open_source
 from dsv4_stack.guest.checkpoint.specs import HubSpec, Request, Spec
 from dsv4_stack.guest.checkpoint.steps import How, Steps, reclaimed, steps_for
 from dsv4_stack.guest.checkpoint.transfer import Transfer
-from dsv4_stack.guest.checkpoint.wanted import Selection, select
+from dsv4_stack.guest.checkpoint.wanted import CONFIG, Selection, select
 from dsv4_stack.guest.download.limits import DEFAULT, Limits
+from dsv4_stack.guest.lint import refusal
+from dsv4_stack.guest.loader import Loader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,7 @@ class Outcome:
 class Options:
     """How to go about it. `reuse` are folders that may hold bytes of the same files.
 
-    `hashed` is what a deep look has found already.
+    `hashed` is what a deep look has found already. `loader` is who has to be able to load the result, if anybody.
     """
 
     lock: Lock
@@ -44,6 +46,7 @@ class Options:
     deep: bool = False
     hashed: Found | None = None
     reuse: tuple[Path, ...] = ()
+    loader: Loader | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +68,7 @@ def make(request: Request, dest: Path, options: Options, progress: Progress) -> 
             return Outcome(manifest=known, steps=None)
         intent = intend(request, dest, left, options, progress)
         done, brought = _bring(dest, intent.steps, left, options.limits, progress=progress, held=held)
-        made = _manifest(request, intent, {**done.keep, **brought})
+        made = _manifest(request, intent, {**done.keep, **brought}, options.loader)
         _refuse_changes(dest, made)
         manifest.store(dest, made)
         journal.forget(dest)
@@ -98,6 +101,8 @@ def intend(request: Request, dest: Path, left: Found, options: Options, progress
 
     base, overlay = source(request.base), source(request.overlay) if request.overlay else None
     selection = select(base, overlay, converted=request.config is ConfigKind.CONVERT, allow=request.allow)
+    if options.loader:
+        refusal.refuse(selection.config, f"{(overlay or base).name}/{CONFIG}", options.loader)
     there = gate.present(dest) if dest.exists() else {}
     directory.refuse_foreign(dest, there.keys() - left.ours.keys() - {file.path for file in selection.files})
     kept = directory.prove(dest, selection.files, there, left.proven)
@@ -145,7 +150,7 @@ def _refuse_changes(dest: Path, made: Manifest) -> None:
         raise IntegrityError(f"{dest} was changed while it was made:\n{lines}", "run it again when nobody writes there")
 
 
-def _manifest(request: Request, intent: Intent, files: dict[str, Entry]) -> Manifest:
+def _manifest(request: Request, intent: Intent, files: dict[str, Entry], loader: Loader | None) -> Manifest:
     checked = {source.checked_against for source in (intent.base, intent.overlay) if source}
     return Manifest(
         tool=TOOL,
@@ -156,6 +161,7 @@ def _manifest(request: Request, intent: Intent, files: dict[str, Entry]) -> Mani
         checked_against=next(kind for kind in _WEAKEST_FIRST if kind in checked),
         files=files,
         allow=request.allow,
+        examined_for=str(loader or ""),
     )
 
 

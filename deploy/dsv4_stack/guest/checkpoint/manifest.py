@@ -91,7 +91,8 @@ class Entry:
 class Manifest:
     """`conversion` is the kind of checkpoint whose config was converted, or None for an unchanged config.
 
-    `allow` are the patterns of names that were taken beside the usual ones.
+    `allow` are the patterns of names that were taken beside the usual ones. `examined_for` is who the config was
+    examined for (a Loader), or "".
     """
 
     tool: str
@@ -102,6 +103,7 @@ class Manifest:
     checked_against: CheckedAgainst
     files: dict[str, Entry]
     allow: tuple[str, ...] = ()
+    examined_for: str = ""
 
     @property
     def size(self) -> int:
@@ -177,6 +179,7 @@ def _manifest(document: object) -> Manifest:
         checked_against=CheckedAgainst(_of_type(fields, "checked_against", str, "manifest")),
         files={path: entry_of(value, f"files.{path}") for path, value in listed.items()},
         allow=_texts(fields.get("allow", []), "allow"),
+        examined_for=_of_type({"examined_for": "", **fields}, "examined_for", str, "manifest"),
     )
 
 

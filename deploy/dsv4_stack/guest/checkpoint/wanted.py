@@ -83,9 +83,10 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """All files of the directory, and the kind of checkpoint whose config was converted, if it was."""
+    """All files of the directory, its config.json, and the kind of checkpoint whose config that was, if converted."""
 
     files: tuple[Wanted, ...]
+    config: bytes
     conversion: str | None
 
 
@@ -109,7 +110,8 @@ def select(base: Source, overlay: Source | None, *, converted: bool, allow: Sequ
         conversion, content = convert.convert(config, f"{base.name}/{CONFIG}")
         chosen = (content, Origin.CONVERTED)
     rest = [_of_source(base, file, shards.get(path)) for path, file in sorted(listed.items()) if path != CONFIG]
-    return Selection(files=(_of_bytes(CONFIG, *chosen), *rest), conversion=conversion and conversion.value)
+    files = (_of_bytes(CONFIG, *chosen), *rest)
+    return Selection(files=files, config=chosen[0], conversion=conversion and conversion.value)
 
 
 def _refuse_unsafe(base: Source, listed: dict[str, RemoteFile]) -> None:

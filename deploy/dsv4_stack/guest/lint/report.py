@@ -9,7 +9,7 @@ from dsv4_stack.guest.lint import matching, schemes
 from dsv4_stack.guest.lint.layers import FUSED, Layer, layers
 from dsv4_stack.guest.lint.matching import Fused, Matching, MixedShardsError
 from dsv4_stack.guest.lint.schemes import Scheme
-from dsv4_stack.guest.patching.releases import Release
+from dsv4_stack.guest.loader import Loader
 
 MODEL_TYPE: Final = "deepseek_v4"
 EXPERTS: Final = "ffn.experts"
@@ -30,6 +30,10 @@ class Report:
     problems: tuple[str, ...]
     draft_problems: tuple[str, ...]
 
+    def problems_of(self, loader: Loader) -> tuple[str, ...]:
+        """Those that count for it."""
+        return self.problems + (self.draft_problems if loader.mtp else ())
+
     def summary(self) -> str:
         kinds: dict[str, list[str]] = {}
         for kind, scheme in self.schemes.items():
@@ -41,8 +45,8 @@ class Report:
         return "; ".join([*parts, f"packed_modules_mapping {mapping}", f"MTP draft {draft}"])
 
 
-def examine(config: Mapping[str, Any], *, release: Release, ranks: int, found_by: Matching | None = None) -> Report:
-    """What vLLM `release` would make of a DeepSeek-V4 config.json on `ranks` GPUs (tensor parallel).
+def examine(config: Mapping[str, Any], loader: Loader, found_by: Matching | None = None) -> Report:
+    """What a loader would make of a DeepSeek-V4 config.json.
 
     `found_by` are vLLM's own functions (matching.of_tree) where a tree is there. Raises ConfigError where the config is
     not one of DeepSeek-V4 in compressed-tensors.
@@ -55,15 +59,15 @@ def examine(config: Mapping[str, Any], *, release: Release, ranks: int, found_by
             f"quant_method is {quantization.get('quant_method')!r}, not 'compressed-tensors'",
             "lint another config.json",
         )
-    lint = _Lint(quantization, found_by or matching.own(release))
+    lint = _Lint(quantization, found_by or matching.own(loader.release))
     try:
-        for layer in layers(config, release):
+        for layer in layers(config, loader.release):
             lint.look_at(layer)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
             f"the config cannot be read: {type(error).__name__}: {error}", "mend its config.json"
         ) from None
-    lint.look_at_experts(config, ranks)
+    lint.look_at_experts(config, loader.ranks)
     return lint.report()
 
 
