@@ -43,7 +43,7 @@ CACHES: Final = {
     "VLLM_CACHE_ROOT": "vllm",  # DeepGEMM's too
     "TRITON_CACHE_DIR": "triton",
     "TILELANG_CACHE_DIR": "tilelang",
-    "CUTE_DSL_CACHE_DIR": "cute-dsl",  # defaults to /tmp
+    "CUTE_DSL_CACHE_DIR": "cute-dsl",  # defaults to /tmp; what calls cute.compile, as this model does, bypasses it
     "FLASHINFER_WORKSPACE_BASE": "flashinfer",
     "TVM_FFI_CACHE_DIR": "tvm-ffi",
     "TORCHINDUCTOR_CACHE_DIR": "inductor",

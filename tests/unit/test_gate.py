@@ -82,6 +82,7 @@ def test_json_is_one_object_of_what_was_checked(
                 "conversion": "w4a8",
                 "checked_against": "hub",
                 "allow": [],
+                "examined_for": "",
             },
         },
         1,

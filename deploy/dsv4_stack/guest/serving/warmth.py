@@ -1,7 +1,7 @@
 """Prompts that make an engine compile its kernels before anybody waits for them.
 
-A prompt of a length that is new to it stalled for 20 to 46 s on an H200 (docs/hopper.md); with its kernels in the cache
-volume it takes what the prefill takes.
+A first prompt took 34 to 64 s on empty caches (docs/hopper.md); with the kernels in the cache volume some 9 s, of which
+most are those that the model compiles at each start.
 """
 
 import json
