@@ -7,6 +7,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
 
 TOKEN = "for-anybody"
 
@@ -24,6 +26,12 @@ class Site:
     @property
     def host(self) -> str:
         return self.url.removeprefix("http://")
+
+    def put(self, file: Path) -> str:
+        """The URL that a file has from now on."""
+        path = f"/{quote(file.name)}"
+        self.files[path] = file.read_bytes()
+        return f"{self.url}{path}"
 
 
 @contextmanager

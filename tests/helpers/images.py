@@ -30,9 +30,21 @@ def build(
     dockerfile: str = "Dockerfile",
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, str] | None = None,
+    network: str = "default",
 ) -> subprocess.CompletedProcess[str]:
     """`docker build` as Compose does it, with the machine's extra CA as a secret where there is one."""
-    command = ["docker", "build", "--progress", "plain", "--tag", tag, "--file", f"{directory}/{dockerfile}"]
+    command = [
+        "docker",
+        "build",
+        "--progress",
+        "plain",
+        "--network",
+        network,
+        "--tag",
+        tag,
+        "--file",
+        f"{directory}/{dockerfile}",
+    ]
     for name, value in (args or {}).items():
         command += ["--build-arg", f"{name}={value}"]
     for name, value in (contexts or {}).items():
@@ -48,9 +60,10 @@ def build_image(
     dockerfile: str = "Dockerfile",
     args: Mapping[str, str] | None = None,
     contexts: Mapping[str, str] | None = None,
+    network: str = "default",
 ) -> subprocess.CompletedProcess[str]:
     """As `build`, and it succeeds."""
-    done = build(directory, tag=tag, dockerfile=dockerfile, args=args, contexts=contexts)
+    done = build(directory, tag=tag, dockerfile=dockerfile, args=args, contexts=contexts, network=network)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 

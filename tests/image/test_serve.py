@@ -1,22 +1,30 @@
 """The serve images on stand-in bases: Debian, and the Python files of the real vLLM wheel of each engine."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers import file_server
 from helpers.images import build, build_image, inspect, remove_image, run_container
+from helpers.installers import write_dockerfile
 from helpers.process import ROOT
 from helpers.standin import build_standin
+from helpers.wheels import tree
+from helpers.wheels_made import make_wheel, sha256_of
 
 from dsv4_stack import assets, pins
 
 pytestmark = [pytest.mark.docker, pytest.mark.network]
 
+PINS = pins.load(assets.PINS)
+NIGHTLY = PINS.engines["nightly"]
+TORCH = PINS.releases[NIGHTLY.releases[0]].torch
 LATER = [
     engine.releases[0]
-    for engine in pins.load(assets.PINS).engines.values()
+    for engine in PINS.engines.values()
     if engine.image == "serve" and not engine.wheel and engine.name != "v0.23.0"
 ]
 GUEST = {"guest": "deploy/dsv4_stack"}
@@ -47,6 +55,32 @@ def test_every_later_engine_builds_and_its_effects_are_proved(release: str, base
     finally:
         remove_image(tag)
         remove_image(under)
+
+
+def test_the_default_engine_is_built_of_its_wheel_over_a_later_release(base: str, tmp_path: Path) -> None:
+    """The wheel has the files of the release before the commit, the base those of the one after it."""
+    tag, under = f"dsv4-test/serve-nightly:{os.getpid()}", f"dsv4-test/vllm-with-uv:{os.getpid()}"
+    release = build_standin(base, "0.25.1", tmp_path)
+    context = tmp_path / "with-uv"
+    make_wheel(context / "wheels", "torch", TORCH)
+    write_dockerfile(context, "uv", f"torch=={TORCH}")
+    before = tree("0.24.0")
+    files = {str(path.relative_to(before)): path.read_text() for path in before.rglob("vllm/**/*.py")}
+    wheel = make_wheel(tmp_path / "wheel", "vllm", NIGHTLY.version, (f"torch=={TORCH}",), files)
+    try:
+        build_image(str(context), tag=under, args={"BASE_IMAGE": release})
+        with file_server.serving() as site:
+            args = {"BASE_IMAGE": under, "WHEEL_URL": site.put(wheel), "WHEEL_SHA256": sha256_of(wheel)}
+            build_image("docker/serve", tag=tag, args=args, contexts=GUEST, network="host")
+        record = "cat /opt/dsv4/build.json"
+        done = run_container("--entrypoint", "sh", tag, "-c", f"{EFFECTS} >&2 && {record}")
+        assert done.stderr.count(" in effect\n") == 5
+        built = json.loads(done.stdout)
+        assert (built["vllm"], built["torch"]) == (NIGHTLY.version, TORCH)
+        assert (built["wheel"]["sha256"], built["wheel"]["locked"]) == (sha256_of(wheel), True)
+    finally:
+        for image in (tag, under, release):
+            remove_image(image)
 
 
 def test_every_effect_is_proved_in_the_image(serve: str) -> None:
@@ -93,8 +127,9 @@ def test_a_changed_patch_rebuilds_small_layers_alone(serve: str, standin: str, t
         build_image(str(copy), tag=tag, dockerfile="Dockerfile.v0.23.0", args={"BASE_IMAGE": standin}, contexts=GUEST)
         before, after, base = (inspect(image)["RootFS"]["Layers"] for image in (serve, tag, standin))
         assert after[: len(base)] == base
-        # The guest code stands before the patches, and is not built again.
-        assert after[: len(base) + 2] == before[: len(base) + 2]
+        # The guest code and the entrypoint stand before the patches, and are not built again: two layers are.
+        assert after[: len(base) + 3] == before[: len(base) + 3]
+        assert len(after) == len(base) + 5
         assert after != before
     finally:
         remove_image(tag)
