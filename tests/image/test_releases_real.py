@@ -143,6 +143,31 @@ def test_the_verb_checks_every_release(capsys: pytest.CaptureFixture[str]) -> No
     ]
 
 
+@pytest.mark.parametrize(("engine", "release"), [("v0.23.0", "0.23.0"), ("nightly", "0.24.0"), ("nightly", "0.25.1")])
+def test_the_verb_checks_an_unpacked_wheel(engine: str, release: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["patches", "check", "--engine", engine, "--source", str(tree(release))]) == 0
+    assert [line.split()[:3] for line in capsys.readouterr().out.splitlines()] == [
+        [f"{engine}:", name, "applies"] for name in NAMES
+    ]
+
+
+def test_the_verb_knows_another_engines_wheel(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["patches", "check", "--engine", "nightly", "--source", str(tree("0.33.0"))]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tree('0.33.0')} holds vLLM 0.33.0, and engine nightly is 0.24.0 or 0.25.1\n"
+        "  next: name the engine of that release with --engine\n"
+    )
+
+
+@pytest.mark.parametrize("copy", ["0.24.0"], indirect=True)
+def test_the_verb_says_which_anchor_has_moved(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    moved = copy / "vllm/models/deepseek_v4/nvidia/ops/o_proj.py"
+    moved.write_text(moved.read_text().replace("weight_scale_inv", "scale_of_weight"))
+    assert cli.main(["patches", "check", "--source", str(copy)]) == 11
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: 1 of 5 patches fail on vLLM 0.24.0 in {copy}:\n  0004-o-proj-scale-name: ")
+
+
 def test_pins_say_what_each_wheel_requires() -> None:
     for name, facts in RELEASES.items():
         (metadata,) = tree(name).glob("vllm*.dist-info/METADATA")

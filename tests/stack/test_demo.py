@@ -4,14 +4,16 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from helpers import load
-from helpers.process import dsv4, run, succeed
+from helpers.process import DSV4, dsv4, run, succeed
 from helpers.wait import wait_until
 
 pytestmark = pytest.mark.docker
@@ -25,6 +27,7 @@ class Demo:
     """A finished `scripts/demo`."""
 
     output: str
+    seconds: float
     env: dict[str, str]
     weights: Path
 
@@ -40,8 +43,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
     folder = tmp_path_factory.mktemp("weights")
     env = {"DSV4_WEIGHTS_DIR": str(folder)}
     try:
+        began = time.monotonic()
         done = succeed("scripts/demo", timeout=1500, env=env)
-        yield Demo(output=done.stdout, env=env, weights=folder / "tiny-counter-long")
+        seconds = time.monotonic() - began
+        yield Demo(output=done.stdout, seconds=seconds, env=env, weights=folder / "tiny-counter-long")
     finally:
         succeed("scripts/demo", "--down", timeout=180, env=env)
 
@@ -112,11 +117,12 @@ def test_weights_are_read_only_in_serve(demo: Demo) -> None:
     assert "Read-only file system" in done.stderr
 
 
-def test_a_second_up_changes_nothing_and_downloads_nothing(demo: Demo) -> None:
-    before = log("hub").count("GET")
-    code, out, err = demo.dsv4("up")
-    assert (code, out) == (0, f"{URL}\n")
-    assert "build: every image is there already" in err
+def test_the_demo_again_builds_nothing_downloads_nothing_and_takes_less_than_a_third(demo: Demo) -> None:
+    before, began = log("hub").count("GET"), time.monotonic()
+    done = succeed("scripts/demo", timeout=600, env=demo.env)
+    assert time.monotonic() - began < demo.seconds / 3
+    assert done.stdout == demo.output
+    assert "build: every image is there already" in done.stderr
     assert log("hub").count("GET") == before
 
 
@@ -207,7 +213,7 @@ def test_a_restart_over_touched_weights_does_not_serve_until_they_are_repaired(d
     config = demo.weights / "config.json"
     good = config.read_bytes()
     config.write_bytes(good.replace(b"512", b"256"))
-    succeed("docker", "restart", container("serve"), timeout=120)
+    succeed("docker", "compose", "-p", PROJECT, "restart", "serve", timeout=120)
     assert wait_until(lambda: "config.json" in log("serve").rpartition("error: ")[2], timeout_s=60)
     assert "healthy" not in health().split()
     code, _, err = demo.dsv4("up")
@@ -250,3 +256,20 @@ def test_logs_names_the_services(demo: Demo) -> None:
     assert code == 0
     assert "materialize" in out
     assert os.environ.get("HF_TOKEN", "no token") not in out
+
+
+def test_logs_go_on_as_the_engine_speaks(demo: Demo) -> None:
+    command = [DSV4, "logs", "--follow", "serve", "--profile", "demo"]
+    environment = {**os.environ, **demo.env}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+    ) as following:
+        limit = threading.Timer(60, os.killpg, (following.pid, signal.SIGKILL))
+        limit.start()
+        try:
+            assert following.stdout
+            assert any("dsv4: ready: " in line for line in following.stdout)
+            assert following.poll() is None
+        finally:
+            limit.cancel()
+            os.killpg(following.pid, signal.SIGTERM)

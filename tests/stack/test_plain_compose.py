@@ -1,7 +1,6 @@
 """`docker compose up` with the committed file alone: no Python, no lock, nothing but Docker."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from pytest_docker.plugin import Services
 pytestmark = pytest.mark.docker
 
 URL = "http://127.0.0.1:8001"
+CACHE = "dsv4-cache-cpu-cpu"
 
 
 def answers() -> bool:
@@ -27,6 +27,10 @@ def stack(docker_services: Services) -> str:
     return URL
 
 
+def volumes() -> list[str]:
+    return succeed("docker", "volume", "ls", "--quiet", timeout=30).stdout.split()
+
+
 def test_it_serves_the_demo_model(stack: str) -> None:
     body = {"model": "tiny-counter", "prompt": "xyz", "max_tokens": 4, "temperature": 0}
     answer = requests.post(f"{stack}/v1/completions", json=body, timeout=60).json()
@@ -35,9 +39,9 @@ def test_it_serves_the_demo_model(stack: str) -> None:
 
 def test_down_with_volumes_leaves_the_weights(stack: str, weights: Path) -> None:
     assert stack
+    assert CACHE in volumes()
     command = ["docker", "compose", "-p", "dsv4-plain", "-f", "compose/compose.demo.yaml"]
     succeed(*command, "down", "--volumes", timeout=120)
-    volumes = subprocess.run(["docker", "volume", "ls", "--quiet"], capture_output=True, text=True, check=True)
-    assert "dsv4-cache-cpu" not in volumes.stdout.split()
+    assert CACHE not in volumes()
     manifest = json.loads((weights / ".dsv4/manifest.json").read_text())
     assert all((weights / path).stat().st_size == entry["size"] for path, entry in manifest["files"].items())

@@ -83,6 +83,12 @@ def test_one_release_fails_and_the_others_are_told_still(site: Site, capsys: pyt
 
 def test_a_tree_that_is_there_needs_no_network(site: Site, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tree = write_tree(tmp_path / "tree")
+    assert cli.main(["patches", "check", "--source", str(tree)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: {tree} holds vLLM 0.23.0, and engine commit is 0.24.0 or 0.25.1\n"
+        "  next: name the engine of that release with --engine\n"
+    )
+    (tree / "vllm/_version.py").unlink()
     assert cli.main(["patches", "check", "--source", str(tree)]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 5
     (tree / MTP).unlink()

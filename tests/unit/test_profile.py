@@ -22,8 +22,7 @@ def test_every_key_has_its_reason_above_it(name: str) -> None:
     lines = profile.path_of(name).read_text(encoding="utf-8").splitlines()
     keys = [index for index, line in enumerate(lines) if line and line[0].isalpha()]
     bare = [lines[index] for index in keys if not lines[index - 1].startswith("#")]
-    # These two stand with the key above them, whose comment speaks of both.
-    assert [line for line in bare if not line.startswith(("max_tokens", "enable-auto-tool-choice"))] == []
+    assert bare == []
 
 
 def test_the_default_profile_shows_every_key_that_there_is() -> None:

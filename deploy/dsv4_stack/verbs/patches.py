@@ -13,7 +13,7 @@ from dsv4_stack.guest import patches
 from dsv4_stack.guest.patches import Result
 from dsv4_stack.guest.patching import series
 from dsv4_stack.guest.patching.releases import Release
-from dsv4_stack.guest.patching.tree import root_of
+from dsv4_stack.guest.patching.tree import Tree, root_of, version_of
 from dsv4_stack.pins import Engine, Pins
 from dsv4_stack.verbs.common import print_json, say
 
@@ -70,14 +70,27 @@ def _subjects(args: argparse.Namespace, pinned: Pins, engine: Engine) -> Iterato
     if args.source and args.whole:
         raise UsageError("--whole fetches a wheel, --source names what is there already", "drop one of them")
     if args.source:
-        release = matrix.releases_of(pinned, engine)[0]
-        yield Subject(name=engine.name, release=release, tree=root_of(args.source))
+        root = root_of(args.source)
+        yield Subject(name=engine.name, release=_release_for(engine, pinned, root), tree=root)
         return
     if not args.release and engine.wheel:
         yield from _own_wheel(engine, matrix.releases_of(pinned, engine)[0], whole=args.whole)
     for name in _release_names(args.release, pinned, engine):
         facts = pinned.releases[name]
         yield Subject(name=name, release=facts.release, tree=wheels.tree(facts.wheel, say, whole=args.whole))
+
+
+def _release_for(engine: Engine, pinned: Pins, root: Path) -> Release:
+    """The engine's release that a tree says it is; its first where that says none of its own. Raises UsageError."""
+    known = matrix.releases_of(pinned, engine)
+    version = version_of(Tree(root=root))
+    named = {str(release): release for release in known}
+    if version and version not in {*named, engine.version}:
+        raise UsageError(
+            f"{root} holds vLLM {version}, and engine {engine.name} is {' or '.join([*named])}",
+            "name the engine of that release with --engine",
+        )
+    return named.get(version, known[0])
 
 
 def _own_wheel(engine: Engine, like: Release, *, whole: bool) -> Iterator[Subject]:

@@ -46,17 +46,25 @@ class Tree:
         return Tree(root=self.root, edits={**self.edits, **edits})
 
 
-def release_of(tree: Tree) -> Release:
-    """The release that the tree says it is. Raises ConfigError for a commit's tree, PatchError without a version."""
+def version_of(tree: Tree) -> str:
+    """What the tree says of itself, "" where it says nothing."""
+    if not (tree.root / _VERSION).is_file():
+        return ""
     values = [
-        node.value.value
+        str(node.value.value)
         for node in tree.module(_VERSION).body
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and "version" in _names(node)
     ]
-    if not values:
+    return values[0] if values else ""
+
+
+def release_of(tree: Tree) -> Release:
+    """The release that the tree says it is. Raises ConfigError for a commit's tree, PatchError without a version."""
+    version = version_of(tree)
+    if not version:
         raise PatchError(f"{_VERSION}: says no version", "name the release that it is, or is like, with --release")
     try:
-        return releases.parse(str(values[0]))
+        return releases.parse(version)
     except ConfigError as error:
         raise ConfigError(
             f"{tree.root} is a commit's: {error.message}", "name the release that it is like with --release"
