@@ -2,14 +2,18 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from helpers.images import build_image
+from helpers.images import build_image, remove_image
 from helpers.process import ROOT
 from helpers.wheels import tree
 
 ENGINE: Final = ROOT / "tests/standin/vllm.py"
+# In a shell of the image.
+EFFECTS: Final = "PYTHONPATH=/opt/dsv4 python3 -m dsv4_stack.guest patches effects --series /opt/dsv4/patches"
 _DOCKERFILE: Final = """\
 ARG BASE_IMAGE
 FROM ${BASE_IMAGE}
@@ -18,6 +22,20 @@ RUN --mount=type=bind,target=/context \\
     cp -r /context/site/. "$site" && python3 -m compileall -q "$site/vllm/models/deepseek_v4"
 COPY --chmod=0755 vllm /usr/local/bin/vllm
 """
+
+
+@contextmanager
+def serve_image(base: str, release: str, context: Path) -> Iterator[str]:
+    """The real serve image, as it is built for that release, over an engine that misbehaves on demand."""
+    under = build_standin(base, release, context)
+    tag = f"dsv4-test/standin-serve-{release}:{os.getpid()}"
+    arguments, contexts = {"BASE_IMAGE": under}, {"guest": "deploy/dsv4_stack"}
+    try:
+        build_image("docker/serve", tag=tag, dockerfile=f"Dockerfile.v{release}", args=arguments, contexts=contexts)
+        yield tag
+    finally:
+        remove_image(tag)
+        remove_image(under)
 
 
 def build_standin(base: str, release: str, context: Path) -> str:

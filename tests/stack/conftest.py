@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers.images import base_image, build_image, remove_image
+from helpers.images import base_image
 from helpers.process import ROOT
-from helpers.standin import build_standin
+from helpers.standin import serve_image
 
 
 @pytest.fixture(scope="session")
@@ -18,14 +18,9 @@ def base() -> str:
 
 @pytest.fixture(scope="session")
 def standin_serve(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The real serve image, as it is built for v0.23.0, over an engine that misbehaves on demand."""
-    under = build_standin(base, "0.23.0", tmp_path_factory.mktemp("standin"))
-    tag = f"dsv4-test/standin-serve:{os.getpid()}"
-    arguments, contexts = {"BASE_IMAGE": under}, {"guest": "deploy/dsv4_stack"}
-    build_image("docker/serve", tag=tag, dockerfile="Dockerfile.v0.23.0", args=arguments, contexts=contexts)
-    yield tag
-    remove_image(tag)
-    remove_image(under)
+    """That of the engine v0.23.0."""
+    with serve_image(base, "0.23.0", tmp_path_factory.mktemp("standin")) as tag:
+        yield tag
 
 
 @pytest.fixture(scope="session")
