@@ -50,7 +50,7 @@ class Monitored:
     def work(self) -> None:
         """A prompt of many blocks that was there before, and an answer."""
         body = {"model": "tiny-counter", "prompt": ALPHABET * 12, "max_tokens": 20, "temperature": 0}
-        status, answer = self.stack.ask("/v1/completions", body)
+        status, answer = self.stack.ask("/v1/completions", body, timeout=60)
         assert status == 200, answer
 
 

@@ -56,7 +56,7 @@ class Stack:
         done = run("docker", "exec", self.container(), "cat", "/run/dsv4/state.json", timeout=30)
         return dict(json.loads(done.stdout)) if done.returncode == 0 and done.stdout else {}
 
-    def wait_for(self, state: str, *, seconds: float = 60) -> None:
+    def wait_for(self, state: str, *, seconds: float = 120) -> None:
         found = wait_until(lambda: self.state().get("state") == state, timeout_s=seconds, interval_s=0.2)
         assert found, f"{self.state()}\n{self.log()}"
 

@@ -59,7 +59,7 @@ def grafana(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gra
         with monitored(PROJECT, folder, env=env, services=("grafana",)) as found:
             found.stack.wait_for("ready", seconds=300)
             assert wait_until(lambda: ask(port, "/api/health")[0] == 200, timeout_s=120)
-            assert wait_until(lambda: found.is_up("engine"), timeout_s=20)
+            assert wait_until(lambda: found.is_up("engine"), timeout_s=120)
             yield Grafana(monitored=found, port=port, browser=browser)
     remove_image(browser)
 
@@ -87,7 +87,7 @@ def test_every_panel_shows_something_but_those_of_gpus(grafana: Grafana, tmp_pat
         grafana.monitored.work()
         return all(grafana.monitored.has(query) for query in queries)
 
-    assert wait_until(is_filled, timeout_s=60, interval_s=0.5)
+    assert wait_until(is_filled, timeout_s=120, interval_s=0.5)
     shown = elements(grafana.show(tmp_path))
     assert set(shown) == {panel.title for panel in PANELS}
     assert {title for title, text in shown.items() if "No data" in text} == NEED_GPUS

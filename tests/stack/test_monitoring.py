@@ -77,27 +77,27 @@ def test_every_alert_fires_when_it_should_and_none_while_all_is_well(prometheus:
 
 
 def test_wrong_answers_are_an_alert(faulty: Monitored) -> None:
-    assert wait_until(lambda: faulty.is_up("watch") and faulty.has("dsv4_answers_total"), timeout_s=20)
+    assert wait_until(lambda: faulty.is_up("watch") and faulty.has("dsv4_answers_total"), timeout_s=120)
     assert faulty.firing() == {}
     faulty.stack.fault("garbage")
-    assert wait_until(lambda: "EngineAnswersWrongly" in faulty.firing(), timeout_s=30)
+    assert wait_until(lambda: "EngineAnswersWrongly" in faulty.firing(), timeout_s=120)
     assert "Run `dsv4 status` for the answer" in faulty.firing()["EngineAnswersWrongly"]["description"]
     wrong = [float([name for name, _ in panels.STATES].index(State.WRONG))]
-    assert wait_until(lambda: faulty.values(PANELS[0].queries[0].expr) == wrong, timeout_s=20)
+    assert wait_until(lambda: faulty.values(PANELS[0].queries[0].expr) == wrong, timeout_s=120)
 
 
 def test_a_hang_is_an_alert_and_so_it_is_after_the_engine_was_started_again(faulty: Monitored) -> None:
     faulty.stack.fault("none")
     faulty.stack.wait_for("ready")
     faulty.stack.fault("hang")
-    assert wait_until(lambda: "EngineHangs" in faulty.firing(), timeout_s=40)
+    assert wait_until(lambda: "EngineHangs" in faulty.firing(), timeout_s=120)
     faulty.stack.wait_for("ready")
     assert "EngineHangs" in faulty.firing()
 
 
 def test_panels_get_what_they_ask_for_but_for_those_of_gpus(cpu: Monitored) -> None:
     cpu.stack.wait_for("ready", seconds=300)
-    assert wait_until(lambda: cpu.is_up("engine"), timeout_s=20)
+    assert wait_until(lambda: cpu.is_up("engine"), timeout_s=120)
     expressions = {(panel.title, query.expr) for panel in PANELS for query in panel.queries}
 
     def missing() -> set[str]:
@@ -107,7 +107,7 @@ def test_panels_get_what_they_ask_for_but_for_those_of_gpus(cpu: Monitored) -> N
         cpu.work()
         return missing() == {panel.title for panel in panels.GPUS}
 
-    assert wait_until(all_but_gpus, timeout_s=40, interval_s=0.5), missing()
+    assert wait_until(all_but_gpus, timeout_s=120, interval_s=0.5), missing()
     assert cpu.firing() == {}
 
 
@@ -119,10 +119,9 @@ def test_what_they_get_is_what_happened(cpu: Monitored) -> None:
     def some_hit() -> bool:
         """The first prompt hits nothing, and it may be all that Prometheus has seen yet."""
         cpu.work()
-        (hits,) = cpu.values(queries["Prefix cache hits"][0].expr)
-        return 0 < hits < 1
+        return any(0 < hits < 1 for hits in cpu.values(queries["Prefix cache hits"][0].expr))
 
-    assert wait_until(some_hit, timeout_s=20, interval_s=0.5)
+    assert wait_until(some_hit, timeout_s=120, interval_s=0.5)
     first, middle, last = (cpu.values(query.expr)[0] for query in queries["Time to first token"][:3])
     assert 0 < first <= middle <= last
     # No GPU: it is the engine's.
@@ -153,7 +152,7 @@ def test_status_has_the_same_figures_as_prometheus(cpu: Monitored, profile: str)
         assert found["serve"]["watch"]["state"] == "ready"
         return all(ours[key] == pytest.approx(theirs[key]) for key in theirs)
 
-    assert wait_until(both, timeout_s=30, interval_s=1)
+    assert wait_until(both, timeout_s=120, interval_s=1)
 
 
 @pytest.fixture

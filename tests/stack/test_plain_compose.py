@@ -17,13 +17,13 @@ CACHE = "dsv4-cache-cpu-cpu"
 def answers() -> bool:
     try:
         return requests.get(f"{URL}/health", timeout=5).status_code == 200
-    except requests.ConnectionError:
+    except requests.RequestException:
         return False
 
 
 @pytest.fixture(scope="module")
 def stack(docker_services: Services) -> str:
-    docker_services.wait_until_responsive(check=answers, timeout=180, pause=1)
+    docker_services.wait_until_responsive(check=answers, timeout=600, pause=1)
     return URL
 
 

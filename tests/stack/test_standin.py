@@ -44,6 +44,12 @@ def healthy(running: Stack) -> bool:
     return running.health() == "healthy"
 
 
+def is_running_and_unhealthy(running: Stack) -> bool:
+    """Docker calls one unhealthy too that has ended."""
+    state = running.inspect()["State"]
+    return (state["Status"], state["Health"]["Status"]) == ("running", "unhealthy")
+
+
 def stream(running: Stack, count: int) -> HTTPResponse:
     """An answer that has begun."""
     connection = HTTPConnection("127.0.0.1", running.port, timeout=60)
@@ -55,7 +61,7 @@ def stream(running: Stack, count: int) -> HTTPResponse:
 
 
 def test_it_is_healthy_once_it_has_answered_rightly(running: Stack) -> None:
-    assert wait_until(lambda: healthy(running), timeout_s=10)
+    assert wait_until(lambda: healthy(running), timeout_s=120)
     assert running.complete() == "ghij"
     said = running.inspect()["State"]["Health"]["Log"][-1]["Output"]
     assert said.startswith("ready: 'abcdef' is answered with 'ghijklmnopqrstuv'")
@@ -104,7 +110,7 @@ def test_a_client_that_streams_while_it_is_stopped_gets_its_whole_answer(running
     answer = stream(running, 5)
     stopping = threading.Thread(target=running.compose, args=("stop", "serve"))
     stopping.start()
-    assert wait_until(lambda: running.complete() in ("503", "0"), timeout_s=10, interval_s=0.1)
+    assert wait_until(lambda: running.complete() in ("503", "0"), timeout_s=120, interval_s=0.1)
     text = answer.read().decode()
     assert text.endswith("data: [DONE]\n\n")
     assert text.count('"text"') == 5
@@ -121,9 +127,9 @@ def test_a_hang_makes_it_unhealthy_refuses_users_and_starts_it_again(running: St
     running.fault("hang")
     user = threading.Thread(target=running.ask, args=("/v1/completions", {"prompt": "a", "max_tokens": 2}))
     user.start()
-    assert wait_until(lambda: running.health() == "unhealthy", timeout_s=40, interval_s=0.2)
+    assert wait_until(lambda: is_running_and_unhealthy(running), timeout_s=120, interval_s=0.2)
     assert running.complete() == "503"
-    assert wait_until(lambda: running.inspect()["RestartCount"] == before + 1, timeout_s=40)
+    assert wait_until(lambda: running.inspect()["RestartCount"] == before + 1, timeout_s=120)
     user.join()
     running.wait_for("ready")
     assert "dsv4: hung: 1 requests run, and nothing has moved for" in running.log()
@@ -132,7 +138,7 @@ def test_a_hang_makes_it_unhealthy_refuses_users_and_starts_it_again(running: St
 def test_garbage_is_refused_with_its_reason_until_it_is_over(running: Stack) -> None:
     running.fault("garbage")
     running.wait_for("wrong")
-    assert wait_until(lambda: running.health() == "unhealthy", timeout_s=20)
+    assert wait_until(lambda: running.health() == "unhealthy", timeout_s=120)
     assert running.complete() == "503"
     assert running.ask("/health")[0] == 503
     assert "dsv4: wrong: 'abcdef' is answered with the tokens [33, 33," in running.log()
@@ -146,11 +152,11 @@ def test_weights_that_change_are_told_of_and_not_started_with(running: Stack) ->
     good, found = config.read_bytes(), config.stat()
     config.write_bytes(good.replace(b"512", b"256"))
     try:
-        assert wait_until(lambda: bool(running.state().get("warnings")), timeout_s=20)
+        assert wait_until(lambda: bool(running.state().get("warnings")), timeout_s=120)
         assert running.complete() == "ghij"
         # `compose restart` bypasses the init container.
         running.compose("restart", "serve")
-        assert wait_until(lambda: running.inspect()["State"]["ExitCode"] == 6, timeout_s=30)
+        assert wait_until(lambda: running.inspect()["State"]["ExitCode"] == 6, timeout_s=120)
         assert running.complete() == "0"
         running.up()
         running.wait_for("ready")
@@ -161,6 +167,7 @@ def test_weights_that_change_are_told_of_and_not_started_with(running: Stack) ->
 
 
 def test_an_idle_engine_stays_healthy(running: Stack) -> None:
+    assert wait_until(lambda: healthy(running), timeout_s=120)
     time.sleep(8)
     assert (running.state()["hangs"], running.health()) == (0, "healthy")
 
@@ -168,7 +175,7 @@ def test_an_idle_engine_stays_healthy(running: Stack) -> None:
 def test_a_full_cache_volume_is_told_at_once(standin_serve: str, tmp_path: Path) -> None:
     with stack("dsv4-full-test", standin_serve, tmp_path, SMALL_CACHE, env={"STANDIN_RESTART": "no"}) as full:
         full.up()
-        assert wait_until(lambda: full.inspect()["State"]["Status"] == "exited", timeout_s=30)
+        assert wait_until(lambda: full.inspect()["State"]["Status"] == "exited", timeout_s=120)
         assert full.inspect()["State"]["ExitCode"] == 7
         assert full.log() == (
             "error: the kernel caches' folder /cache has 1.0 MiB free, and needs 256.0 MiB\n"
@@ -180,7 +187,7 @@ def test_a_start_that_does_not_move_is_reported_and_ended(standin_serve: str, tm
     env = {"STANDIN_LOAD": "spin", "STANDIN_STALL_S": "4", "STANDIN_READY_S": "10", "STANDIN_RESTART": "no"}
     with stack("dsv4-spin-test", standin_serve, tmp_path, env=env) as spinning:
         spinning.up()
-        assert wait_until(lambda: spinning.inspect()["State"]["Status"] == "exited", timeout_s=60)
+        assert wait_until(lambda: spinning.inspect()["State"]["Status"] == "exited", timeout_s=120)
         assert spinning.inspect()["State"]["ExitCode"] == 10
         said = spinning.log()
     assert "dsv4: the start has not moved for 4 s\ndsv4: phase: NCCL\n" in said

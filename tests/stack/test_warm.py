@@ -202,8 +202,8 @@ def test_an_import_that_is_killed_changes_nothing_and_the_next_clears_up(warm: M
         half.write(whole[: len(whole) // 2])
         half.flush()
         held = ("docker", "ps", "--quiet", "--filter", f"volume={VOLUME}")
-        assert wait_until(lambda: bool(succeed(*held, timeout=30).stdout), timeout_s=30)
-        assert wait_until(lambda: stage.NAME in warm.inside("ls -A /cache"), timeout_s=30)
+        assert wait_until(lambda: bool(succeed(*held, timeout=30).stdout), timeout_s=120)
+        assert wait_until(lambda: stage.NAME in warm.inside("ls -A /cache"), timeout_s=120)
         container = succeed("docker", "ps", "--filter", f"volume={VOLUME}", "--format", "{{.Names}}", timeout=30)
         name = container.stdout.strip()
         # Meanwhile it is not to be disturbed.
@@ -232,7 +232,7 @@ def test_a_volume_in_use_is_left_alone(warm: Machine, archive: Path, status: str
         if status == "paused":
             succeed("docker", "pause", name, timeout=30)
         shown = ("docker", "inspect", "--format", "{{.State.Status}}", name)
-        assert wait_until(lambda: succeed(*shown, timeout=30).stdout == f"{status}\n", timeout_s=30)
+        assert wait_until(lambda: succeed(*shown, timeout=30).stdout == f"{status}\n", timeout_s=120)
         for flag in ("--import", "--export"):
             code, err = warm.dsv4("warm", flag, archive)
             assert code == 2
