@@ -65,7 +65,6 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=16)
     parser.add_argument("--hash-layers", type=int, default=1)
     parser.add_argument("--rank-of-tp2", action="store_true")
-    parser.add_argument("--config-only", action="store_true")
     parser.add_argument("--draft", choices=get_args(Draft), default="none")
     args = parser.parse_args()
     small = config(
@@ -77,8 +76,7 @@ def main() -> None:
     )
     args.directory.mkdir(parents=True, exist_ok=True)
     (args.directory / "config.json").write_text(json.dumps(small, indent=2))
-    if not args.config_only:
-        write(args.directory, small, args.draft)
+    write(args.directory, small, args.draft)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from gpu.workdir import Checkpoints, Patched, Record, locked, make_checkpoints
+from gpu.workdir import Checkpoints, Patched, Record, make_checkpoints
 from helpers.vllm_tree import SERIES
 
 from dsv4_stack.guest.patches import in_effect
@@ -38,13 +38,17 @@ def record(work: Path) -> Record:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def machine(request: pytest.FixtureRequest) -> None:
-    """Records which GPU the results are of."""
+def machine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Records which GPU the results are of. Seconds are measured, so runs in one directory wait for each other."""
     if not request.config.getoption("--run-gpu"):
+        yield
         return
     query = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
     found = subprocess.run(query, check=True, capture_output=True, text=True, timeout=60).stdout
-    request.getfixturevalue("record")("machine", {"gpus": found.splitlines(), "cpus": os.cpu_count()})
+    with (request.getfixturevalue("work") / "gpu.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        request.getfixturevalue("record")("machine", {"gpus": found.splitlines(), "cpus": os.cpu_count()})
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -59,10 +63,3 @@ def patched() -> Patched:
 @pytest.fixture(scope="session")
 def checkpoints(work: Path) -> Checkpoints:
     return make_checkpoints(work, "small", "--layers", "3", "--experts", "16")
-
-
-@pytest.fixture(scope="module")
-def shared_gpu(work: Path) -> Iterator[None]:
-    """Others may use the GPU too, but no one measures with it."""
-    with locked(work / "gpu.lock", fcntl.LOCK_SH):
-        yield

@@ -1,8 +1,9 @@
 """`python -m gpu.engine JSON`: one real vLLM in this process, asked through stdin, answering on stdout in JSON lines.
 
 The first answer says that it is ready, or which error ended the start. Then every request
-`{"length": prompt tokens, "tokens": to generate, "seed": of the prompt}` is answered with its seconds and tokens.
-One that is held says when it has imported vLLM, and starts after the next line.
+`{"length": prompt tokens, "tokens": to generate, "seed": of the prompt}` is answered with its seconds and tokens; with
+`"routed": true` also with which experts it went to. One that is held says when it has imported vLLM, and starts after
+the next line.
 """
 
 import json
@@ -18,8 +19,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import IO, TYPE_CHECKING, Any
 
+from gpu import routing
+from gpu.cute_compiles import CuteCompiles
+
 if TYPE_CHECKING:
-    from torch.nn import Module
     from vllm import LLM
 
 Json = dict[str, Any]
@@ -29,15 +32,17 @@ def main(request: Json) -> int:
     # vLLM prints to stdout too; what it says belongs to the log.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    sys.meta_path.insert(0, cute := CuteCompiles())
     if request["overlay"]:
         sys.meta_path.insert(0, Overlay(Path(request["overlay"])))
     try:
-        llm = _start(request, answers)
+        llm, started = _start(request, answers)
     except Exception as error:
         _say(answers, {"error": f"{type(error).__name__}: {error}"})
         raise
+    _say(answers, started | cute.so_far())
     for line in sys.stdin:
-        _say(answers, _generate(llm, **json.loads(line)))
+        _say(answers, _generate(llm, **json.loads(line)) | cute.so_far())
     # Nothing is to be kept, and an orderly end takes seconds.
     os._exit(0)
 
@@ -56,7 +61,7 @@ class Overlay(MetaPathFinder):
         return spec_from_file_location(fullname, file) if file.is_file() else None
 
 
-def _start(request: Json, answers: IO[str]) -> "LLM":
+def _start(request: Json, answers: IO[str]) -> "tuple[LLM, Json]":
     begin = time.monotonic()
     import torch
     import transformers
@@ -70,44 +75,33 @@ def _start(request: Json, answers: IO[str]) -> "LLM":
     imported = time.monotonic()
     llm = LLM(model=request["model"], **request["arguments"])
     loaded = time.monotonic()
-    filled = llm.apply_model(_fill_int4)[0] if request["random_int4"] else 0
-    _say(
-        answers,
-        {
-            "vllm": vllm.__version__,
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-            "gpu": torch.cuda.get_device_name(),
-            "ready_at": time.time(),
-            "import_s": import_s,
-            "load_s": loaded - imported,
-            "filled": filled,
-        },
-    )
-    return llm
+    return llm, {
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "gpu": torch.cuda.get_device_name(),
+        "ready_at": time.time(),
+        "import_s": import_s,
+        "load_s": loaded - imported,
+    }
 
 
-def _fill_int4(model: "Module") -> int:
-    """Dummy weights leave integers as the memory was, often zero, which a GPU multiplies with less power."""
-    import torch
-
-    packed = [tensor for tensor in model.parameters() if tensor.dtype == torch.int32 and tensor.dim() == 3]
-    with torch.inference_mode():
-        for tensor in packed:
-            tensor.random_(-(2**31), 2**31 - 1)
-    return len(packed)
-
-
-def _generate(llm: "LLM", *, length: int, tokens: int, seed: int) -> Json:
+def _generate(llm: "LLM", *, length: int, tokens: int, seed: int, routed: bool = False) -> Json:
     from vllm import SamplingParams
 
+    layers = llm.apply_model(routing.watch)[0] if routed else []
     draw = random.Random(seed)  # noqa: S311
     prompt = {"prompt_token_ids": [draw.randrange(10, 4000) for _ in range(length)]}
     parameters = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=True, detokenize=False)
     begin = time.monotonic()
     (answer,) = llm.generate([prompt], parameters, use_tqdm=False)
     seconds = time.monotonic() - begin
-    return {"seconds": seconds, "tokens": list(answer.outputs[0].token_ids), "drafts": _drafts(llm)}
+    return {
+        "seconds": seconds,
+        "tokens": list(answer.outputs[0].token_ids),
+        "drafts": _drafts(llm),
+        "routing": [routing.spread(counts.tolist(), length) for counts in layers],
+    }
 
 
 def _drafts(llm: "LLM") -> dict[str, int]:

@@ -44,7 +44,8 @@ class EngineFailed(Exception):  # noqa: N818
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """What an engine is started with. `overlay` holds modules to use in place of vLLM's, `packages` goes before all.
+    """What an engine is started with. `overlay` holds modules to use in place of vLLM's, `packages` goes before all,
+    `variables` are its own in the environment.
 
     One that is to `hold` imports vLLM and waits for `Engine.go`.
     """
@@ -55,7 +56,7 @@ class Setting:
     arguments: Mapping[str, Any] = field(default_factory=dict)
     overlay: Path | None = None
     packages: Path | None = None
-    random_int4: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
     hold: bool = False
 
     @property
@@ -69,7 +70,6 @@ class Setting:
                 "model": str(self.model),
                 "arguments": {**COMMON, **self.arguments},
                 "overlay": str(self.overlay or ""),
-                "random_int4": self.random_int4,
                 "hold": self.hold,
             }
         )
@@ -89,6 +89,7 @@ class Setting:
             "HF_HUB_OFFLINE": "1",
             "VLLM_NO_USAGE_STATS": "1",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            **self.variables,
         }
 
 
@@ -139,14 +140,21 @@ class Engine:
 
     def generate(self, length: int, *, tokens: int = 8, seed: int = 1, limit: float = 300) -> dict[str, Any]:
         """Seconds and tokens of one prompt of random ids. Raises EngineFailed."""
-        self.ask(length, tokens=tokens, seed=seed)
-        return self.answer(limit)
+        return self._asked({"length": length, "tokens": tokens, "seed": seed}, limit)
 
-    def ask(self, length: int, *, tokens: int = 8, seed: int = 1) -> None:
-        """Without waiting for the answer."""
+    def routing(self, length: int, *, limit: float = 300) -> list[dict[str, float]]:
+        """Of one more prompt, for every layer, what `routing.spread` says. It counts from then on: nothing is to be
+        measured after it. Raises EngineFailed.
+        """
+        answer = self._asked({"length": length, "tokens": 1, "seed": 0, "routed": True}, limit)
+        found: list[dict[str, float]] = answer["routing"]
+        return found
+
+    def _asked(self, question: dict[str, Any], limit: float) -> dict[str, Any]:
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps({"length": length, "tokens": tokens, "seed": seed}).encode() + b"\n")
+        self.process.stdin.write(json.dumps(question).encode() + b"\n")
         self.process.stdin.flush()
+        return self.answer(limit)
 
     def answer(self, limit: float) -> dict[str, Any]:
         """The next answer. It is one line, and there is one to a question. Raises EngineFailed."""

@@ -1,6 +1,9 @@
 """What engines leave in their home directory: which folders, how large, and how long each file was waited for."""
 
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,3 +52,22 @@ def folders(home: Path, begun: float) -> dict[str, Folder]:
         waited[name] = waited.get(name, 0.0) + max(written - begun, 0.0)
         begun = max(begun, written)
     return {name: Folder(files=number[name], bytes=size[name], waited_s=waited[name]) for name in sorted(number)}
+
+
+@contextmanager
+def without(home: Path, name: str) -> Iterator[None]:
+    """That folder lies aside meanwhile, and what takes its place is deleted. With no name nothing is missing."""
+    if not name:
+        yield
+        return
+    aside = home.with_name(f"{home.name}.aside") / name
+    # A run that was killed left it there.
+    if not aside.exists():
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        (home / name).rename(aside)
+    shutil.rmtree(home / name, ignore_errors=True)
+    try:
+        yield
+    finally:
+        shutil.rmtree(home / name, ignore_errors=True)
+        aside.rename(home / name)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from dsv4_stack.plan import CACHE_MOUNT
+
 Result = Mapping[str, Any]
 LENGTHS: Final = ("1024", "8192", "16384", "24576")
 
@@ -115,6 +117,8 @@ def _ladder(result: Result) -> str:
         for row in measured[1:]
     ]
     rows += [[row["name"], row["error"], "", "", ""] for row in result["rows"] if "error" in row]
+    least = min((layer["used"] for row in measured for layer in row["routing"]), default=0)
+    busiest = max((layer["busiest"] for row in measured for layer in row["routing"]), default=0.0)
     firsts = [
         [row["name"], f"{row['start']['load_s']:.1f}", *(f"{row['firsts'][length][0]:.1f}" for length in LENGTHS)]
         for row in measured
@@ -123,16 +127,28 @@ def _ladder(result: Result) -> str:
     return f"""\
 ## Prefill
 
-`tests/gpu/test_ladder.py`: 8 layers, 256 experts, one TP2 rank's shapes, dummy weights with random INT4, no hash
-routing; one engine after the other. Median of {result["rounds"]} prompts (least to most), in ms; the number after the
-checkpoint's kind is max_num_batched_tokens.
+`tests/gpu/test_ladder.py`: 8 layers, 256 experts, one TP2 rank's shapes, random weights, no hash routing; one engine
+after the other. Median of {result["rounds"]} prompts (least to most), in ms; the number after the checkpoint's kind is
+max_num_batched_tokens.
 
 {_table(["engine", *lengths], rows)}
 
-The first prompt of a length compiles kernels; seconds to load and of each first prompt, the first engine on empty
-caches, the others on what it left:
+{_drift(result["drift"])}
+
+In every layer the tokens of a prompt went to {least} experts or more, and to none more than {busiest:.1%} of them.
+
+The first prompt of a length compiles kernels; seconds to load and of each first prompt:
 
 {_table(["engine", "load", *lengths], firsts)}"""
+
+
+def _drift(drift: Mapping[str, float]) -> str:
+    if not drift:
+        return "The first engine was not measured again."
+    least, most = min(drift.values()), max(drift.values())
+    return f"""\
+Started again, the first engine took {least:.3f} to {most:.3f} of what it had taken: a smaller difference between the
+others says nothing."""
 
 
 def _milliseconds(times: Result) -> str:
@@ -146,23 +162,23 @@ def _ratio(row: Result, base: Result, length: str) -> float:
 
 def _startup(result: Result) -> str:
     starts = [(name, result[key]) for name, key in (("empty", "cold"), ("kept", "warm")) if key in result]
-    rows = [[name, *_seconds(start)] for name, start in starts]
+    rows = [[name, *_seconds(start), _cute(start)] for name, start in starts]
     if len(starts) == 2:
         cold, warm = (start["start_s"] + start["seconds"] for _, start in starts)
-        rows.append(["empty : kept, to the first answer", "", "", f"{cold / warm:.1f}", ""])
+        rows.append(["empty : kept, to the first answer", "", "", f"{cold / warm:.1f}", "", ""])
     folders = sorted(result["cold"]["folders"].items(), key=lambda item: -item[1]["waited_s"])
     sizes = [
-        [f"`~/{name}`", f"{folder['files']:,}", f"{folder['bytes'] / 1e6:,.1f}", f"{folder['waited_s']:.0f}"]
+        [_cached(name), f"{folder['files']:,}", f"{folder['bytes'] / 1e6:,.1f}", f"{folder['waited_s']:.0f}"]
         for name, folder in folders
     ]
     added = _names(result["added"]) if "added" in result else "not started"
     return f"""\
 ## Start-up and its caches
 
-`tests/gpu/test_startup.py`: the checkpoint of 3 layers and 16 experts, in seconds. Beside the first start, on other
-cores, another engine compiled for the ladder.
+`tests/gpu/test_startup.py`: the checkpoint of 3 layers and 16 experts, every cache where the stack's volume has it, in
+seconds. What `cute.compile` makes no cache holds; counted to the end of the first answer.
 
-{_table(["caches", "load", "to ready", "first answer, 300 tokens", "second answer"], rows)}
+{_table(["caches", "load", "to ready", "first answer, 300 tokens", "second answer", "`cute.compile`"], rows)}
 
 What the first start and its answers left. Waited: the seconds between a file and the one written before it, added up.
 
@@ -173,13 +189,13 @@ Files that the start on kept caches added: {added}."""
 
 def _missing(result: Result) -> str:
     rows = [
-        [f"`~/{name}`" if name else "none", f"{row['start_s']:.0f}", f"{row['seconds']:.1f}"]
-        for name, row in result.items()
+        [missing, row["error"], ""] if "error" in row else [missing, f"{row['start_s']:.0f}", f"{row['seconds']:.1f}"]
+        for missing, row in ((_cached(name) if name else "none", row) for name, row in result.items())
     ]
     return f"""\
 ### One folder missing
 
-All at a time, each on a copy of the kept caches in another home directory, in seconds.
+One start after the other on the kept caches, each with one folder moved away, in seconds.
 
 {_table(["missing", "to ready", "first answer"], rows)}"""
 
@@ -193,9 +209,14 @@ def _seconds(start: Result) -> Sequence[str]:
     return [f"{start[key]:.1f}" for key in ("load_s", "start_s", "seconds", "again_s")]
 
 
+def _cute(start: Result) -> str:
+    return f"{start['cute_calls']} in {start['cute_s']:.1f} s" if "cute_s" in start else "not counted"
+
+
 def _imported(result: Result) -> str:
     archive, imported = result["archive"], result["imported"]
-    seconds, megabytes = imported["start_s"] + imported["seconds"], f"{archive['bytes'] / 1e6:,.1f} MB"
+    empty, seconds = (start["start_s"] + start["seconds"] for start in (result["cold"], imported))
+    megabytes = f"{archive['bytes'] / 1e6:,.1f} MB"
     return f"""\
 ### Imported caches
 
@@ -204,38 +225,48 @@ def _imported(result: Result) -> str:
 | archive | {archive["files"]:,} files, {megabytes}, packed {archive["packed_bytes"] / 1e6:,.1f} MB |
 | export, import | {archive["pack_s"]:.1f} s, {archive["unpack_s"]:.1f} s |
 | load, to ready, first answer, second answer | {", ".join(f"{value} s" for value in _seconds(imported))} |
-| to the first answer | {seconds:.1f} s |
+| to the first answer | {seconds:.1f} s; on empty caches {empty:.1f} s |
+| imported : empty, to the first answer | {seconds / empty:.3f} |
 | kernels that TileLang says it compiles | {imported["compiles"]}; on empty caches {result["cold"]["compiles"]} |
+| `cute.compile`, to the first answer | {_cute(imported)}; on empty caches {_cute(result["cold"])} |
 | files of the archive that were written again | {_names(result["written_again"])} |
 | files that came to it | {_names(result["added"])} |"""
 
 
 def _names(files: Sequence[str]) -> str:
-    return ", ".join(f"`{file}`" for file in files[:20]) or "none"
+    return ", ".join(map(_cached, files[:20])) or "none"
+
+
+def _cached(file: str) -> str:
+    """Where a container has it."""
+    return f"`{CACHE_MOUNT}/{file}`"
 
 
 def _loaders(result: Result) -> str:
     rows = [
-        [row["name"], row["error"], "", "", ""]
+        [row["name"], row["error"], "", "", "", ""]
         if "error" in row
         else [
             row["name"],
+            "; ".join(row["back_end"]),
             f"{row['resident_before']:.0%} / {row['resident_after']:.0%}",
             f"{row['weights_s']:.1f}",
             f"{result['bytes'] / row['weights_s'] / 1e9:.2f}",
-            f"{row['model_s']:.1f}",
+            f"{row['model_s']:.1f}" if "model_s" in row else "",
         ]
         for row in result["rows"]
     ]
+    units = ("weights, s", "GB/s", "model, s")
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items() if version)
     return f"""\
 ## Loaders
 
 `tests/gpu/test_loaders.py`: {result["bytes"] / 1e9:.1f} GB in {result["files"]} files; {versions}. As vLLM logs it:
-"Loading weights took", and "Model loading took", which adds what is made of the weights. The page cache is the
-machine's own, read with mincore before and after.
+"Loading weights took", and of one "Model loading took", which adds what is made of the weights. The page cache is the
+machine's own, read with mincore before and after; warm with FASTSAFETENSORS_ODIRECT=0 and
+INSTANTTENSOR_BACKEND=BUFFERED, cold as the packages choose themselves.
 
-{_table(["loader, state", "in the page cache before / after", "weights, s", "GB/s", "model, s"], rows)}"""
+{_table(["loader, state", "back end, as far as it says", "in the page cache before / after", *units], rows)}"""
 
 
 _SECTIONS: Final = {

@@ -19,8 +19,7 @@ SAME, FAR = 0.04, 0.2
 
 
 @pytest.fixture(scope="module")
-def rows(shared_gpu: None, patched: Patched, work: Path, record: Record) -> list[dict[str, Any]]:
-    del shared_gpu
+def rows(patched: Patched, work: Path, record: Record) -> list[dict[str, Any]]:
     patch = next(patch for patch in patched.patches if patch.name == PATCH)
     (file,) = patch.layout(patched.release).files
     published = publish(patched.tree, patch, patched.release, work / "published" / PATCH) / file.path

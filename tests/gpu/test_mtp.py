@@ -22,8 +22,7 @@ MAPPING = "0002-packed-modules-mapping-mtp"
 
 
 @pytest.fixture(scope="module")
-def results(shared_gpu: None, patched: Patched, work: Path, record: Record) -> Results:
-    del shared_gpu
+def results(patched: Patched, work: Path, record: Record) -> Results:
     with ExitStack() as running:
         engines = [running.enter_context(Engine(setting, work / "logs")) for setting in _settings(patched, work)]
         found = {engine.name: outcome(engine, tokens=TOKENS) for engine in engines}

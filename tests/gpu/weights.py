@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from gpu import distributions
 from safetensors.torch import save_file
 from torch import Tensor
 
 BLOCK: Final = 128
-SPREAD: Final = 0.02
 Tensors = dict[str, Tensor]
 
 
@@ -32,7 +32,7 @@ class Weights:
         """What no layer holds."""
         vocabulary = self.config["vocab_size"]
         return {
-            "embed.weight": self._bf16(vocabulary, self.hidden),
+            "embed.weight": self._normal(vocabulary, self.hidden, spread=distributions.EMBEDDING).bfloat16(),
             "head.weight": self._normal(vocabulary, self.hidden),
             "norm.weight": self._ones(self.hidden),
             "hc_head_fn": self._normal(self.streams, self.streams * self.hidden),
@@ -133,8 +133,9 @@ class Weights:
         """Eight numbers to an int32, one scale for each 128 of a row."""
         bits, draw = (rows, columns // 8), {"generator": self.generator, "device": self.device}
         scale = torch.rand(rows, columns // BLOCK, **draw) * 0.004 + 0.002
+        packed = torch.randint(-(2**31), 2**31, bits, dtype=torch.int32, **draw)
         return {
-            f"{name}.weight_packed": torch.randint(-(2**31), 2**31, bits, dtype=torch.int32, **draw),
+            f"{name}.weight_packed": distributions.centred(packed),
             f"{name}.weight_scale": scale.bfloat16(),
             f"{name}.weight_shape": torch.tensor([rows, columns]),
         }
@@ -142,8 +143,8 @@ class Weights:
     def _plain(self, name: str, rows: int, columns: int) -> Tensors:
         return {f"{name}.weight": self._bf16(rows, columns)}
 
-    def _normal(self, *shape: int) -> Tensor:
-        return torch.randn(shape, generator=self.generator, device=self.device) * SPREAD
+    def _normal(self, *shape: int, spread: float = distributions.WEIGHTS) -> Tensor:
+        return torch.randn(shape, generator=self.generator, device=self.device) * spread
 
     def _bf16(self, *shape: int) -> Tensor:
         return self._normal(*shape).bfloat16()

@@ -1,10 +1,8 @@
-"""What the GPU tests share on disk: small checkpoints, kept caches, logs, results as JSON, one lock."""
+"""What the GPU tests share on disk: small checkpoints, kept caches, logs, results as JSON."""
 
-import fcntl
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +16,11 @@ from dsv4_stack.guest.patching.series import Patch
 Record = Callable[[str, Any], None]
 Results = dict[str, dict[str, Any]]
 
+# What vLLM logs of the kernels that each kind is there for.
+METHODS: Final[Mapping[str, frozenset[str]]] = {
+    "w4a8": frozenset({"Using CompressedTensorsW4A8Fp8MoEMethod", "Using CUTLASS W4A8 MoE backend."}),
+    "w4a16": frozenset({"Using CompressedTensorsWNA16MarlinMoEMethod", "Using 'MARLIN' WNA16 MoE backend."}),
+}
 # The engines of test_startup.py and test_serving.py, which share their caches.
 HOME: Final = "caches/start"
 PROMPT: Final = 300
@@ -57,25 +60,16 @@ def outcome(engine: Engine, *, tokens: int = 8) -> dict[str, Any]:
     return {**found, "choices": engine.choices()}
 
 
-@contextmanager
-def locked(file: Path, kind: int) -> Iterator[None]:
-    """`kind` is fcntl's LOCK_SH or LOCK_EX; waits for it."""
-    with file.open("a") as lock:
-        fcntl.flock(lock, kind)
-        yield
-
-
 def make_checkpoints(work: Path, name: str, *options: str) -> Checkpoints:
     """Made once; the W4A8 one has hard links to the other's weights, and the config.json that `dsv4 convert` makes."""
     directory = work / "checkpoints" / name
     found = Checkpoints(w4a16=directory / "w4a16", w4a8=directory / "w4a8")
-    with locked(work / f"{name}.lock", fcntl.LOCK_EX):
-        if not (found.w4a8 / "config.json").is_file():
-            command = [sys.executable, "-m", "gpu.checkpoint", str(found.w4a16), *options]
-            subprocess.run(command, check=True, cwd=TESTS, timeout=900)
-            found.w4a8.mkdir(parents=True, exist_ok=True)
-            for file in found.w4a16.glob("model*"):
-                (found.w4a8 / file.name).hardlink_to(file)
-            config = found.w4a16 / "config.json"
-            (found.w4a8 / "config.json").write_bytes(convert(config.read_bytes(), str(config))[1])
+    if not (found.w4a8 / "config.json").is_file():
+        command = [sys.executable, "-m", "gpu.checkpoint", str(found.w4a16), *options]
+        subprocess.run(command, check=True, cwd=TESTS, timeout=900)
+        found.w4a8.mkdir(parents=True, exist_ok=True)
+        for file in found.w4a16.glob("model*"):
+            (found.w4a8 / file.name).hardlink_to(file)
+        config = found.w4a16 / "config.json"
+        (found.w4a8 / "config.json").write_bytes(convert(config.read_bytes(), str(config))[1])
     return found
