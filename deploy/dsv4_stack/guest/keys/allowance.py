@@ -52,21 +52,19 @@ class Allowance:
 
 def rate(text: str) -> float:
     """Requests a minute. Raises UsageError."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0
-    if not (math.isfinite(value) and value > 0):
-        raise UsageError(f"{text!r} is no number above 0", "mend DSV4_EDGE_PER_MINUTE")
-    return value
+    return _above_zero(text, float, "number", "DSV4_EDGE_PER_MINUTE")
 
 
 def burst(text: str) -> int:
     """Requests at once. Raises UsageError."""
+    return int(_above_zero(text, int, "whole number", "DSV4_EDGE_BURST"))
+
+
+def _above_zero(text: str, reading: Callable[[str], float], what: str, variable: str) -> float:
     try:
-        value = int(text)
+        value = reading(text)
     except ValueError:
         value = 0
-    if value < 1:
-        raise UsageError(f"{text!r} is no whole number above 0", "mend DSV4_EDGE_BURST")
+    if not (math.isfinite(value) and value > 0):
+        raise UsageError(f"{text!r} is no {what} above 0", f"mend {variable}")
     return value
