@@ -41,7 +41,7 @@ SIZELESS = {
 
 
 def test_the_fault_matrix_finds_that_promises_hold(tmp_path: Path) -> None:
-    chosen = "SIGTERM|wrong bytes of the right size, always"
+    chosen = "SIGTERM|wrong bytes of the right size, always|page of HTML"
     flags = ("--only", chosen, "--kills", "0", "--shard-mib", "4", "--place", tmp_path)
     done = run(sys.executable, BENCH / "faults.py", *flags, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from helpers.sockets import black_hole, closed_port
 
-from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NotAllowedError, NotFoundError
-from dsv4_stack.guest.demo.faults import Redirect, Refusal
+from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NoSpaceError, NotAllowedError, NotFoundError
+from dsv4_stack.guest.demo.faults import PAGE, Faults, Redirect, Refusal
 from dsv4_stack.guest.demo.server import DemoHub
 from dsv4_stack.guest.digests import Digests
 from dsv4_stack.guest.download import crew
@@ -245,7 +245,7 @@ def test_a_connection_that_drips_is_opened_anew_and_a_server_that_only_drips_end
     assert "bytes came in 0 s" in message
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 522])
+@pytest.mark.parametrize("status", [408, 416, 429, 500, 502, 503, 504, 522])
 def test_what_goes_by_is_waited_for(remote: Remote, status: int) -> None:
     remote.server.faults.refuse["org/base/b.bin"] = Refusal(status=status, times=3)
     remote.fetch_paths("b.bin")
@@ -266,7 +266,7 @@ def test_the_server_may_say_how_long(remote: Remote) -> None:
 
 @pytest.mark.parametrize(
     ("status", "kind"),
-    [(401, NotAllowedError), (403, NotAllowedError), (404, NotFoundError), (416, IntegrityError), (400, NetworkError)],
+    [(401, NotAllowedError), (403, NotAllowedError), (404, NotFoundError), (400, NetworkError)],
 )
 def test_what_does_not_go_by_ends_it_at_once(remote: Remote, status: int, kind: type[Dsv4Error]) -> None:
     remote.server.faults.refuse["org/base/b.bin"] = Refusal(status=status, code="Word")
@@ -310,17 +310,92 @@ def test_a_server_that_sends_no_parts_sends_it_all_over_one_connection(remote: R
     assert remote.is_right("a.bin")
 
 
-def test_another_range_than_asked_for_is_not_believed(remote: Remote) -> None:
+def half(remote: Remote, path: str = "a.bin") -> int:
+    """A run that breaks off; the bytes that it leaves."""
+    remote.server.faults.stall["*"] = 24 * KIB
+    failure(lambda: remote.fetch_paths(path, limits=PATIENT), NetworkError)
+    remote.server.faults.stall.clear()
+    before, remote.heard = remote.heard.came[path], Heard()
+    assert 0 < before < SIZES[path]
+    remote.server.sent.clear()
+    return before
+
+
+def comes_from(remote: Remote, before: int, path: str = "a.bin") -> None:
+    """The next run fetches what is missing and no more."""
+    remote.server.faults = Faults()
+    remote.server.sent.clear()
+    remote.heard = Heard()
+    remote.fetch_paths(path)
+    assert remote.is_right(path)
+    assert remote.heard.reused == Counter({path: before})
+    assert remote.server.sent[f"org/base/{path}"] == SIZES[path] - before
+
+
+def test_another_range_than_asked_for_is_not_believed_and_spoils_nothing(remote: Remote) -> None:
+    before = half(remote)
     remote.server.faults.wrong_range.add("*")
-    message = failure(lambda: remote.fetch_paths("a.bin"), IntegrityError)
-    assert ": the server sends bytes " in message
-    assert message.endswith(" were promised")
+    message = failure(lambda: remote.fetch_paths("a.bin"), NetworkError)
+    assert message.startswith(f"no progress for 0.5 s, {amount(before)} of 300.0 KiB came; the last trouble was: ")
+    assert ": a.bin: the server sends bytes " in message
+    assert message.endswith("/307200 were promised")
+    comes_from(remote, before)
+
+
+def test_a_page_instead_of_the_file_spoils_nothing(remote: Remote) -> None:
+    before = half(remote)
+    remote.server.faults.page.add("*")
+    message = failure(lambda: remote.fetch_paths("a.bin"), NetworkError)
+    assert message == (
+        f"no progress for 0.5 s, {amount(before)} of 300.0 KiB came; "
+        f"the last trouble was: a.bin: the server sends {len(PAGE)} bytes, 307200 bytes were promised"
+    )
+    comes_from(remote, before)
+
+
+def test_a_page_instead_of_the_file_is_got_over_when_it_goes_by(remote: Remote) -> None:
+    before = half(remote)
+    remote.server.faults.page.add("*")
+
+    def say(event: str, text: str, **_fields: object) -> None:
+        remote.server.faults.page.clear()
+        remote.heard.said.append((event, text))
+
+    remote.heard.say = say  # type: ignore[method-assign]
+    remote.fetch_paths("a.bin")
+    assert remote.is_right("a.bin")
+    assert remote.server.sent["org/base/a.bin"] == SIZES["a.bin"] - before
 
 
 def test_another_length_than_promised_is_not_fetched(remote: Remote) -> None:
-    url = f"{remote.server.url}/org/base/resolve/main/b.bin"
-    message = failure(lambda: remote.fetch(remote.download("b.bin", size=SIZES["b.bin"] - 5)), IntegrityError)
-    assert message == f"{url}: the server sends 65536 bytes, 65531 bytes were promised"
+    message = failure(lambda: remote.fetch(remote.download("b.bin", size=SIZES["b.bin"] - 5)), NetworkError)
+    assert message.endswith(": b.bin: the server sends 65536 bytes, 65531 bytes were promised")
+
+
+def test_a_refusal_that_no_other_way_gets_around_spoils_nothing(remote: Remote) -> None:
+    before = half(remote)
+    remote.server.faults.refuse["*"] = Refusal(status=403)
+
+    def no_other_way(_target: Path, _advance: Callable[[int], None]) -> None:
+        raise NotAllowedError("no other way", "none")
+
+    url = f"{remote.server.url}/org/base/resolve/main/a.bin"
+    download = remote.download("a.bin", otherwise=no_other_way)
+    assert failure(lambda: remote.fetch(download), NotAllowedError) == f"{url}: the server answers 403"
+    comes_from(remote, before)
+
+
+def test_another_way_that_fails_before_it_brings_anything_spoils_nothing(remote: Remote) -> None:
+    before = half(remote)
+    remote.server.faults.refuse["*"] = Refusal(status=402)
+
+    def broken(_target: Path, advance: Callable[[int], None]) -> None:
+        advance(0)
+        raise NetworkError("the store is not there", "wait")
+
+    download = remote.download("a.bin", otherwise=broken)
+    assert failure(lambda: remote.fetch(download), NetworkError) == "the store is not there"
+    comes_from(remote, before)
 
 
 def test_a_host_that_never_answers_ends_it(remote: Remote) -> None:
@@ -368,6 +443,52 @@ def test_the_watch_ends_what_is_not_worth_fetching(remote: Remote) -> None:
     assert remote.left() == []
 
 
+def put(target: Path, content: bytes) -> None:
+    """As the other way does: whole at once."""
+    target.with_name("aside").write_bytes(content)
+    target.with_name("aside").replace(target)
+
+
+def test_another_way_takes_the_place_of_what_came_when_it_brings_something(remote: Remote) -> None:
+    half(remote)
+    remote.server.faults.refuse["*"] = Refusal(status=403)
+    seen = []
+
+    def otherwise(target: Path, advance: Callable[[int], None]) -> None:
+        for count in (0, 1, SIZES["a.bin"] - 1):
+            advance(count)
+            seen.append((target.stat().st_size, remote.left()))
+        put(target, remote.content("a.bin"))
+
+    remote.fetch(remote.download("a.bin", otherwise=otherwise))
+    assert seen == [(SIZES["a.bin"], ["a.bin", "a.bin.marks"]), (0, ["a.bin"]), (0, ["a.bin"])]
+    assert remote.is_right("a.bin")
+    assert remote.left() == ["a.bin"]
+    assert remote.heard.came == Counter({"a.bin": SIZES["a.bin"]})
+    assert remote.heard.reused == Counter({"a.bin": 0})
+
+
+def test_where_there_is_no_room_for_both_what_came_makes_some(remote: Remote) -> None:
+    half(remote)
+    remote.server.faults.refuse["*"] = Refusal(status=403)
+
+    def otherwise(target: Path, advance: Callable[[int], None]) -> None:
+        if target.stat().st_size:
+            raise NoSpaceError(f"{target}: full", "make room")
+        advance(SIZES["a.bin"])
+        put(target, remote.content("a.bin"))
+
+    remote.fetch(remote.download("a.bin", otherwise=otherwise))
+    assert remote.is_right("a.bin")
+    (remote.target / "a.bin").unlink()
+
+    def full(target: Path, _advance: Callable[[int], None]) -> None:
+        raise NoSpaceError(f"{target}: full", "make room")
+
+    message = failure(lambda: remote.fetch(remote.download("a.bin", otherwise=full)), NoSpaceError)
+    assert message == f"{remote.target / 'a.bin'}: full"
+
+
 def test_what_plain_http_refuses_comes_otherwise(remote: Remote) -> None:
     remote.server.faults.refuse["org/base/a.bin"] = Refusal(status=403)
     content = remote.content("a.bin")
@@ -375,7 +496,7 @@ def test_what_plain_http_refuses_comes_otherwise(remote: Remote) -> None:
 
     def otherwise(target: Path, advance: Callable[[int], None]) -> None:
         calls.append(target)
-        target.write_bytes(content)
+        put(target, content)
         advance(len(content))
 
     remote.fetch(remote.download("a.bin", otherwise=otherwise), remote.download("b.bin", otherwise=otherwise))
@@ -389,7 +510,6 @@ def test_what_plain_http_refuses_comes_otherwise(remote: Remote) -> None:
 
 
 def test_a_disk_that_fills_up_keeps_what_came(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
-    from dsv4_stack.errors import NoSpaceError
     from dsv4_stack.guest.download import partial
 
     plain, room = os.pwrite, [100 * KIB]

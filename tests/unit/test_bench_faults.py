@@ -25,6 +25,7 @@ def outcome(
     *,
     wall_s: float = 1.0,
     kept: int = 0,
+    lost: int = 0,
     said: str = "",
     second: int | None = 0,
     again: int = 0,
@@ -37,6 +38,7 @@ def outcome(
         said=said,
         needed=32 * MIB,
         kept=kept,
+        lost=lost,
         is_wrong=is_wrong,
         second=ended(second),
         again=again,
@@ -50,9 +52,11 @@ def row(name: str, exits: set[int], *outcomes: Outcome) -> Row:
 
 
 KILLS = row("kill -9, 2 points", {-9, 0}, outcome(-9, kept=MIB), outcome(0, wall_s=2.5, kept=32 * MIB, again=MIB // 2))
-STALL = row("stall", {8}, outcome(8, wall_s=8.0, kept=16 * MIB, said="error: no progress"))
+STALL = row("stall", {8}, outcome(8, wall_s=8.0, kept=16 * MIB, lost=4096, said="error: no progress"))
 SKIPPED = Row(name="full disk", exits=frozenset({7}), outcomes=(), skipped="no root")
-HANGS = row("stall", {8}, outcome(None, wall_s=40.0, second=1, problems=("a is missing",), orphans=12 * MIB))
+HANGS = row(
+    "stall", {8}, outcome(None, wall_s=40.0, second=1, problems=("a is missing",), orphans=12 * MIB, lost=9 * MIB)
+)
 CORRUPT = row(
     "flip", {6}, outcome(0, kept=32 * MIB, is_wrong=True, problems=("a has other bytes", "b", "c", "d"), again=3 * MIB)
 )
@@ -104,6 +108,7 @@ def test_promises_that_hold() -> None:
 def test_promises_that_are_broken() -> None:
     assert matrix.failures([HANGS, CORRUPT]) == [
         "stall: exit none in 40 s, not 8",
+        "stall: 9437184 bytes that had come before are lost",
         "stall: the next run: exit 1",
         "stall: after the next run: a is missing",
         "stall: after the next run: 12582912 bytes of orphans",

@@ -45,6 +45,7 @@ ALL = Faults(
     silent=True,
     no_ranges=True,
     wrong_range={FILE},
+    page={"*"},
     xet={FILE: "f" * 64},
     xet_only={FILE},
     cas="http://127.0.0.1:9",

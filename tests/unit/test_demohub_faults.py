@@ -11,7 +11,7 @@ from helpers.hub import BASE, OVERLAY, SHARDS, World
 from helpers.raw import ask, connected, part, read
 from helpers.wait import wait_until
 
-from dsv4_stack.guest.demo.faults import Faults, Refusal
+from dsv4_stack.guest.demo.faults import PAGE, Faults, Refusal
 
 pytest_plugins = ["helpers.hub_fixtures"]
 
@@ -229,6 +229,13 @@ def test_another_range_comes(
     assert (answer.status, answer.span) == (206, f"bytes {said[0]}-{said[1] - 1}/{len(content)}")
     assert answer.body == content[slice(*said)]
     assert ask(world.server, PATH).body == content
+
+
+def test_a_page_comes_instead_of_a_file(world: World, faults: Faults) -> None:
+    faults.page.add(FILE)
+    answer = ask(world.server, PATH, headers=part(0, 10))
+    assert (answer.status, answer.headers["Content-Type"], answer.body.decode()) == (200, "text/html", PAGE)
+    assert ask(world.server, OTHER_PATH).headers["Content-Type"] == "application/octet-stream"
 
 
 def test_a_file_is_in_xet_storage(world: World, faults: Faults, content: bytes) -> None:

@@ -177,7 +177,25 @@ def test_an_attempt_ends_once(tmp_path: Path) -> None:
     assert [file.step_aside(0), file.step_aside(1), file.step_aside(1)] == [False, True, False]
     assert file.take() is None
     assert not file.is_whole
-    assert list(tmp_path.iterdir()) == []
+    file.close()
+    assert len(noted(tmp_path / "f")[0]) == len(range(0, len(CONTENT), LIMITS.segment))
+
+
+def test_a_file_that_gives_way_takes_no_room_and_does_not_touch_what_has_its_name(tmp_path: Path) -> None:
+    file = opened(tmp_path / "f")
+    write_next(file, taken(file), 10)
+    assert file.step_aside(0)
+    assert (file.missing, (tmp_path / "f").stat().st_size) == (len(CONTENT) - 10, len(CONTENT))
+    (tmp_path / "link").hardlink_to(tmp_path / "f")
+    (tmp_path / "other").write_bytes(b"other")
+    (tmp_path / "other").replace(tmp_path / "f")
+    for _ in range(2):
+        file.give_way()
+        file.claim()
+        assert file.missing == len(CONTENT)
+        assert (tmp_path / "link").stat().st_size == 0
+        assert (tmp_path / "f").read_bytes() == b"other"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "link"]
 
 
 def test_a_second_attempt_has_a_hash_of_its_own(tmp_path: Path) -> None:

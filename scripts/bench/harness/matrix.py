@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from harness.disk import RECORD_BYTES
 from harness.scenarios import LIMIT_S, Outcome
 from harness.tables import MISSING, mib, table
 
@@ -82,7 +83,7 @@ def _words(rows: Sequence[Row]) -> str:
 
 
 def failures(rows: Sequence[Row]) -> list[str]:
-    """Every promise that a row breaks: its exit code, no wrong files, a bit-exact folder after, nothing left over."""
+    """Every promise that a row breaks: its exit code; nothing wrong, lost or left over; a bit-exact folder."""
     return [f"{row.name}: {problem}" for row in rows for each in row.outcomes for problem in _failures(row, each)]
 
 
@@ -93,6 +94,8 @@ def _failures(row: Row, outcome: Outcome) -> list[str]:
         problems.append(f"exit {_exit(outcome.first.exit_code)}, not {wanted}")
     if outcome.is_wrong:
         problems.append("wrong files were taken for right ones")
+    if outcome.lost > RECORD_BYTES:
+        problems.append(f"{outcome.lost} bytes that had come before are lost")
     if outcome.second.exit_code != 0:
         problems.append(f"the next run: exit {_exit(outcome.second.exit_code)}")
     if outcome.problems:

@@ -44,6 +44,8 @@ class Scenario:
 class Outcome:
     """`kept` of `needed` bytes were on the disk when the first run had ended; `again` came in the second all the same.
 
+    `lost` bytes had been there before the first run, and were not after it.
+
     `is_wrong` says that the first run ended with 0 and a folder that is not as it should be; `problems` and `orphans`
     are what is wrong, and what is left over, after the second.
     """
@@ -52,6 +54,7 @@ class Outcome:
     said: str
     needed: int
     kept: int
+    lost: int
     is_wrong: bool
     second: Ended
     again: int
@@ -78,6 +81,7 @@ def play(scenario: Scenario, stage: Stage) -> Outcome:
             said=said,
             needed=stage.wanted.size,
             kept=kept,
+            lost=max(0, stage.there - kept),
             is_wrong=is_wrong,
             second=second,
             again=max(0, stage.hub.sent() - (stage.wanted.size - kept)),

@@ -1,16 +1,19 @@
 """Faults of the Hub and of what lies between: wrong answers, late answers, none."""
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
-from harness import checkpoint
-from harness.scenarios import Scenario
+from harness import checkpoint, disk
+from harness.resume import wait_for
+from harness.scenarios import LIMIT_S, Scenario
 from harness.stage import RATE, REPO, Stage
 
 SHARDS: Final = 4
 _NAMES: Final = tuple(checkpoint.shard_name(number, SHARDS) for number in range(1, SHARDS + 1))
-_SHARD: Final = f"{REPO}/{_NAMES[1]}"
+_SHARDS: Final = [f"{REPO}/{name}" for name in _NAMES]
+_SHARD: Final = _SHARDS[1]
 _DONE: Final = frozenset({0})
 _WRONG: Final = frozenset({6})
 _NETWORK: Final = frozenset({8})
@@ -43,6 +46,21 @@ def all_of_them() -> list[Scenario]:
         ),
         Scenario(name="every connection stalls at once", exits=_NETWORK, fault=_hub(stall={"*": 0})),
         Scenario(name="a shard drips, 1 KB/s", exits=_NETWORK, fault=_hub(drip={_SHARD: 1000.0})),
+        Scenario(
+            name="kill -9 at 50 %, then 403 without a code",
+            exits=frozenset({5}),
+            fault=_after_a_kill(_hub(refuse={"*": {"status": 403}})),
+        ),
+        Scenario(
+            name="kill -9 at 50 %, then a page of HTML for each shard",
+            exits=_NETWORK,
+            fault=_after_a_kill(_hub(page=_SHARDS)),
+        ),
+        Scenario(
+            name="kill -9 at 50 %, then other ranges than asked for",
+            exits=_NETWORK,
+            fault=_after_a_kill(_hub(wrong_range=["*"])),
+        ),
         Scenario(name="the Hub takes requests and answers none", exits=_NETWORK, fault=_hub(silent=True)),
         Scenario(
             name="the index names a shard that is not there", exits=frozenset({4}), fault=_of_main_with(_lose_a_shard)
@@ -62,6 +80,22 @@ def _hub(**faults: object) -> Fault:
 
 def _refused(status: int, **rest: object) -> Fault:
     return _hub(refuse={_SHARD: {"status": status, **rest}})
+
+
+def _after_a_kill(fault: Fault) -> Fault:
+    """The run with the fault finds what a killed one has left."""
+
+    @contextmanager
+    def later(stage: Stage) -> Iterator[None]:
+        with stage.start("before.log") as process:
+            wait_for(process, stage.hub, 0.5 * stage.wanted.size)
+            process.send(signal.SIGKILL)
+            process.end(LIMIT_S)
+        stage.there = min(disk.written(stage.dest), stage.wanted.size)
+        with fault(stage):
+            yield
+
+    return later
 
 
 def _of_main_with(spoil: Callable[[Stage], None]) -> Fault:

@@ -25,7 +25,8 @@ _ENVIRONMENT: Final = {"HF_HUB_DOWNLOAD_TIMEOUT": "2", "HF_HUB_ETAG_TIMEOUT": "2
 class Stage:
     """A fault changes it and sets it back. `wanted` is what the folder shall hold in the end.
 
-    `prefix` are words before the tool's own. `closing` is left after everything, when files have been compared.
+    `there` are bytes that lay in `dest` before the fault. `prefix` are words before the tool's own. `closing` is left
+    after everything, when files have been compared.
     """
 
     hub: Hub
@@ -35,6 +36,7 @@ class Stage:
     dest: Path
     endpoint: str
     revision: str
+    there: int = 0
     prefix: tuple[str, ...] = ()
     env: dict[str, str] = field(default_factory=dict)
     closing: ExitStack = field(default_factory=ExitStack)

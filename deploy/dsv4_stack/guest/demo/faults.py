@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from dsv4_stack.errors import UsageError
 
 EVERY: Final = "*"
+PAGE: Final = "<html>Welcome to the hotel. Please log in.</html>\n"
 _Value = TypeVar("_Value")
 
 
@@ -41,7 +42,8 @@ class Faults:
     - Listing: `hide` is not listed, `gone` is listed but missing; `xet` are the xet hashes of files, `cas` the URL of
       their storage, and `xet_only` ones are refused to plain HTTP.
     - Answers: `refuse`; `silent` reads requests and never answers; `latency_s` before each answer; `redirect`, to this
-      server by the name `redirect_host`; `no_ranges` ignores Range; `wrong_range` answers with another range.
+      server by the name `redirect_host`; `no_ranges` ignores Range; `wrong_range` answers with another range; `page`
+      with a page of HTML, as a hotel's network does until one has logged in.
     - Bodies: `flip` changes a byte, `cut` sends half and hangs up, `stall` sends so many bytes and then no more on a
       connection that stays open, `rate` is bytes per second on each connection, `drip` the same for some files.
     """
@@ -63,6 +65,7 @@ class Faults:
     silent: bool = False
     no_ranges: bool = False
     wrong_range: set[str] = field(default_factory=set)
+    page: set[str] = field(default_factory=set)
     xet: dict[str, str] = field(default_factory=dict)
     xet_only: set[str] = field(default_factory=set)
     cas: str = ""

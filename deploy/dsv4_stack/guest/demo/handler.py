@@ -138,6 +138,9 @@ class Handler(Answers):
         if faults.has(wrong.xet_only, name) and self.command != "HEAD":
             self._deny("The file is too large for plain HTTP, use xet")
             return
+        if faults.has(wrong.page, name):
+            self._whole(HTTPStatus.OK, faults.PAGE, {"Content-Type": "text/html"})
+            return
         asked = "" if wrong.no_ranges else self.headers.get("Range", "")
         span = ranges.span(asked, file.size)
         if span is None:

@@ -4,7 +4,7 @@ import threading
 import time
 from typing import Final
 
-from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NotAllowedError, NotFoundError
+from dsv4_stack.errors import Dsv4Error, NetworkError, NotAllowedError, NotFoundError
 from dsv4_stack.guest import http
 from dsv4_stack.guest.download.address import Address
 from dsv4_stack.guest.download.answers import Answer, BlockedError, BrokenError, Span, UntrustedError
@@ -13,24 +13,23 @@ from dsv4_stack.guest.download.download import Download, Listener
 from dsv4_stack.guest.download.limits import Limits
 from dsv4_stack.guest.download.partial import Partial, Piece, SupersededError
 
-BROKEN_ON_THE_WAY: Final = "run it again; if it stays, the server or a proxy on the way is broken"
 _CHECK_NETWORK: Final = (
     "check the network, the proxy ($HTTPS_PROXY) and an extra CA ($DSV4_EXTRA_CA), then run it again"
 )
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
-_TRANSIENT: Final = {408, 425, 429, 500, 502, 503, 504}
+# 416 as well: a file that is shorter there than it should be is not the file, and another address may have it.
+_TRANSIENT: Final = {408, 416, 425, 429, 500, 502, 503, 504}
 _MOST_HOPS: Final = 8
 _SAY_TROUBLE_EVERY_S: Final = 10.0
-_KINDS: Final = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError, 416: IntegrityError}
+_KINDS: Final = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError}
 _STEPS: Final = {
     NotAllowedError: "set HF_TOKEN to a token that may read it",
     NotFoundError: "check the name and the revision",
-    IntegrityError: BROKEN_ON_THE_WAY,
 }
 
 
 class PlainRefusedError(Exception):
-    """Plain HTTP is refused for this file, and there is another way. `refusal` is what it ends with if there is not."""
+    """Plain HTTP is refused for this file, and there may be another way. `refusal` is what it ends with if not."""
 
     def __init__(self, refusal: Dsv4Error) -> None:
         super().__init__(str(refusal))
@@ -104,17 +103,18 @@ class Courier:
         raise BrokenError("it redirects without end")
 
     def _receive(self, download: Download, partial: Partial, piece: Piece, asked: Span, answer: Answer) -> None:
-        if answer.status == 200 and not asked.is_whole:
+        sends_all = answer.status == 200
+        promised = Span(start=0, end=download.size, size=download.size) if sends_all else asked
+        if answer.span and answer.span != promised:
+            # A page for people, or another part: nothing of it is written, so what is there is as good as before.
+            raise BrokenError(f"the server sends {_told(answer.span)}, {_told(promised)} were promised")
+        if sends_all and not asked.is_whole:
             # It does not send parts, or not of this file: then all of it, from the start, over one connection.
+            if not answer.span and partial.missing < partial.size:
+                raise BrokenError("the server sends no part, and does not say that it is the file")
             if partial.start_again(piece.generation, in_one=True):
                 self._listener.retreat(download.path)
             raise SupersededError
-        if answer.span and answer.span != asked:
-            raise IntegrityError(
-                f"{http.shown(download.address.url)}: "
-                f"the server sends {_told(answer.span)}, {_told(asked)} were promised",
-                BROKEN_ON_THE_WAY,
-            )
         for block in answer.blocks():
             if self._stop.is_set():
                 return

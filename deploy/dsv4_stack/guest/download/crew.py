@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NotAllowedError, NotFoundError
+from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NoSpaceError, NotAllowedError, NotFoundError
 from dsv4_stack.guest import digests, http
 from dsv4_stack.guest.digests import Digests
-from dsv4_stack.guest.download.courier import BROKEN_ON_THE_WAY, Courier, PlainRefusedError
+from dsv4_stack.guest.download.courier import Courier, PlainRefusedError
 from dsv4_stack.guest.download.download import Download, Listener
 from dsv4_stack.guest.download.limits import Limits
 from dsv4_stack.guest.download.partial import Partial, Piece, SupersededError
@@ -20,6 +20,7 @@ from dsv4_stack.guest.files import amount, writing
 
 Done = Callable[[Download, Digests], None]
 
+_BROKEN_ON_THE_WAY: Final = "run it again; if it stays, the server or a proxy on the way is broken"
 _GO_ON: Final = "what came is kept; check the network, then run it again: it goes on where it stopped"
 _FLUSH_EVERY_S: Final = 0.5
 _LOOK_EVERY_S: Final = 0.1
@@ -32,12 +33,16 @@ class _StoppedError(Exception):
 
 @dataclass(kw_only=True)
 class _Job:
-    """`connections` bring it now; `failures` times it was whole and not the promised bytes."""
+    """`connections` bring it now; `failures` times it was whole and not the promised bytes.
+
+    `comes_otherwise`: by another way than plain HTTP, which has brought some of it.
+    """
 
     download: Download
     partial: Partial
     connections: int = 0
     failures: int = 0
+    comes_otherwise: bool = False
     is_over: bool = False
 
 
@@ -253,7 +258,6 @@ class _Crew:
             return
         if job.failures:
             job.partial.remove()
-            job.is_over = True
             raise error
         if job.partial.start_again(generation):
             job.failures += 1
@@ -262,13 +266,13 @@ class _Crew:
 
     def _bring_otherwise(self, job: _Job, generation: int, refusal: Dsv4Error) -> None:
         download = job.download
-        if not job.partial.step_aside(generation) or not download.otherwise:
+        if not job.partial.step_aside(generation):
             return
-        self._listener.retreat(download.path)
-        note = f"{download.path}: plain HTTP is refused, so it comes by xet"
+        note = f"{download.path}: plain HTTP is refused, so it is asked for by xet"
         self._listener.say("note", note, path=download.path)
+        self._courier.trouble = refusal.message
         try:
-            download.otherwise(download.target, lambda count: self._advance(download.path, count))
+            self._go_the_other_way(job)
         except (NotAllowedError, NotFoundError):
             raise refusal from None
         with self._busy():
@@ -278,8 +282,31 @@ class _Crew:
                 raise self._wrong(download, problem)
             self._hand_over(job, found)
 
+    def _go_the_other_way(self, job: _Job) -> None:
+        """What came by plain HTTP is kept until the other way has brought something, or finds no room beside it."""
+        download = job.download
+        assert download.otherwise  # noqa: S101 - else nothing is refused in this way
+
+        def advance(count: int) -> None:
+            if count and not job.comes_otherwise:
+                self._give_way(job)
+            self._advance(download.path, count)
+
+        try:
+            download.otherwise(download.target, advance)
+        except NoSpaceError:
+            if job.comes_otherwise:
+                raise
+            self._give_way(job)
+            download.otherwise(download.target, advance)
+
+    def _give_way(self, job: _Job) -> None:
+        job.comes_otherwise = True
+        job.partial.give_way()
+        self._listener.retreat(job.download.path)
+
     def _wrong(self, download: Download, problem: str) -> IntegrityError:
-        return IntegrityError(f"{http.shown(download.address.url)}: {problem}", BROKEN_ON_THE_WAY)
+        return IntegrityError(f"{http.shown(download.address.url)}: {problem}", _BROKEN_ON_THE_WAY)
 
     def _advance(self, path: str, count: int) -> None:
         if self._stop.is_set():

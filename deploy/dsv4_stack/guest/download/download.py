@@ -10,7 +10,9 @@ from dsv4_stack.guest.download.address import Address
 from dsv4_stack.guest.download.partial import Watch
 
 Otherwise = Callable[[Path, Advance], None]
-"""Another way to bring a file that plain HTTP refuses: writes it to a path. Its `advance` raises to stop it."""
+"""Another way to bring a file that plain HTTP refuses: writes it apart, and renames it to a path when it is whole.
+
+Its `advance` is told of the bytes that are there as soon as there are any, and raises to stop it."""
 
 
 class Listener(Protocol):

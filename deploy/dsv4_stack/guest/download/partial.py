@@ -241,14 +241,23 @@ class Partial:
             self.path.unlink()
 
     def step_aside(self, generation: int) -> bool:
-        """Another way brings the file, so this one is over. False: it was so already."""
+        """Another way is tried, so no piece is brought any more; what came stays. False: it was so already."""
         with self._sharing:
             if generation != self._generation:
                 return False
             self._generation += 1
             self._waiting, self._lacking = [], -1
-        self.remove()
-        return True
+            return True
+
+    def give_way(self) -> None:
+        """The other way brings the file: what came takes room for nothing. What has its name by now stays."""
+        with self._claiming:
+            self._is_settled = True
+        with self._writing, writing(self.path):
+            if self._is_open:
+                os.ftruncate(self._file, 0)
+                self._marks.done = [0] * len(self._marks.done)
+        self.forget()
 
     @property
     def generation(self) -> int:
