@@ -2,7 +2,9 @@
 
 import hashlib
 import os
+import re
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -307,6 +309,36 @@ def test_a_server_that_sends_no_parts_sends_it_all_over_one_connection(remote: R
     remote.server.faults.cut_times["*"] = 2
     (remote.target / "a.bin").unlink()
     remote.fetch_paths("a.bin")
+    assert remote.is_right("a.bin")
+
+
+def test_a_server_that_sends_all_of_it_again_and_never_to_its_end_ends_it(remote: Remote) -> None:
+    """What comes again and again is no progress."""
+    remote.server.faults.no_ranges = True
+    remote.server.faults.cut.add("org/base/a.bin")
+    limits = replace(LIMITS, progress=64 * KIB, patience_s=1.5)
+    message = failure(lambda: remote.fetch_paths(limits=limits), NetworkError)
+    assert re.fullmatch(
+        r"no progress for 1\.5 s, \d+\.\d KiB of 428\.0 KiB came; "
+        r"the last trouble was: a\.bin: the answer ended \d+ bytes too early",
+        message,
+    )
+    assert remote.is_right("b.bin", "c.bin", "d.bin", "e.bin")
+
+
+def test_a_file_that_is_fetched_again_need_not_be_as_far_as_before_in_time(remote: Remote) -> None:
+    """Its first attempt was wrong, and the second takes longer than the patience."""
+    remote.server.faults.flip_times["org/base/a.bin"] = 1
+
+    def say(event: str, text: str, **_fields: object) -> None:
+        if "is fetched again" in text:
+            remote.server.faults.drip["*"] = 120 * KIB
+        remote.heard.said.append((event, text))
+
+    remote.heard.say = say  # type: ignore[method-assign]
+    started = time.monotonic()
+    remote.fetch_paths("a.bin", limits=replace(LIMITS, jobs=1, first_jobs=1, stall_s=10, patience_s=1.5))
+    assert time.monotonic() - started > 1.5
     assert remote.is_right("a.bin")
 
 

@@ -35,7 +35,7 @@ class _StoppedError(Exception):
 class _Job:
     """`connections` bring it now; `failures` times it was whole and not the promised bytes.
 
-    `comes_otherwise`: by another way than plain HTTP, which has brought some of it.
+    `comes_otherwise`: by another way than plain HTTP, which has brought `otherwise` bytes of it.
     """
 
     download: Download
@@ -43,7 +43,14 @@ class _Job:
     connections: int = 0
     failures: int = 0
     comes_otherwise: bool = False
+    otherwise: int = 0
     is_over: bool = False
+
+    @property
+    def there(self) -> int:
+        """Bytes of it that are on the disk."""
+        size = self.download.size
+        return size if self.is_over else size - self.partial.missing + self.otherwise
 
 
 def fetch_all(downloads: Sequence[Download], limits: Limits, listener: Listener, done: Done) -> None:
@@ -98,13 +105,24 @@ class _Crew:
         self._begin(self._flush, "flush")
         self._begin(self._claim, "claim")
         self._open_connections(self._limits.first_jobs)
-        moved, seen = time.monotonic(), 0
+        moved, most, setbacks = time.monotonic(), self._there, self._setbacks
         while not self._is_done():
             self._open_more_connections()
-            if self._finishing or self._courier.received - seen >= self._limits.progress:
-                moved, seen = time.monotonic(), self._courier.received
+            # What comes again and again is no progress, so it is not what is received that counts.
+            there = self._there
+            if self._finishing or there - most >= self._limits.progress or self._setbacks > setbacks:
+                moved, most, setbacks = time.monotonic(), there, self._setbacks
             elif time.monotonic() - moved >= self._limits.patience_s:
                 raise self._stalled()
+
+    @property
+    def _there(self) -> int:
+        """Bytes."""
+        return sum(job.there for job in self._jobs)
+
+    @property
+    def _setbacks(self) -> int:
+        return sum(job.partial.setbacks for job in self._jobs)
 
     def _is_done(self) -> bool:
         """Wait a moment, or until something happens. Raises what a thread has raised."""
@@ -162,10 +180,9 @@ class _Crew:
 
     def _stalled(self) -> NetworkError:
         size = sum(job.download.size for job in self._jobs)
-        missing = sum(job.partial.missing for job in self._jobs if not job.is_over)
         trouble = f"; the last trouble was: {self._courier.trouble}" if self._courier.trouble else ""
         return NetworkError(
-            f"no progress for {self._limits.patience_s:g} s, {amount(size - missing)} of {amount(size)} came{trouble}",
+            f"no progress for {self._limits.patience_s:g} s, {amount(self._there)} of {amount(size)} came{trouble}",
             _GO_ON,
         )
 
@@ -290,6 +307,7 @@ class _Crew:
         def advance(count: int) -> None:
             if count and not job.comes_otherwise:
                 self._give_way(job)
+            job.otherwise += count
             self._advance(download.path, count)
 
         try:

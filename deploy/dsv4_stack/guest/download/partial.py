@@ -46,6 +46,7 @@ class Piece:
 class Partial:
     """`resumed` are the bytes that an earlier run left. Methods raise as `files.writing` does.
 
+    `setbacks` counts how often all that came was given up for a reason that does not come again without end.
     A generation is one attempt at the file; what is left over of an earlier one finds that it no longer counts.
     """
 
@@ -65,6 +66,7 @@ class Partial:
         self._writing = threading.Lock()
         self._sharing = threading.Lock()
         self._generation = 0
+        self.setbacks = 0
         self._is_open = True
         self._is_closing = False
         with writing(path):
@@ -197,9 +199,12 @@ class Partial:
             if generation != self._generation:
                 return False
             self._generation += 1
+            is_setback = not (in_one and self._segment >= self.size)
             self._marks.close()
             segment = max(self.size, 1) if in_one else self._limits.segment_of(self.size)
             self._begin(Marks.fresh(self._marks_path, self._identity, self.size, segment), segment)
+            # Last: whoever sees it sees as well that nothing is there.
+            self.setbacks += is_setback
             return True
 
     def finish(self) -> Digests:
@@ -257,6 +262,7 @@ class Partial:
             if self._is_open:
                 os.ftruncate(self._file, 0)
                 self._marks.done = [0] * len(self._marks.done)
+                self.setbacks += 1
         self.forget()
 
     @property
