@@ -521,6 +521,25 @@ def test_where_there_is_no_room_for_both_what_came_makes_some(remote: Remote) ->
     assert message == f"{remote.target / 'a.bin'}: full"
 
 
+def test_the_other_way_is_for_one_file_at_a_time(remote: Remote) -> None:
+    """Each takes its memory."""
+    remote.server.faults.refuse["*"] = Refusal(status=403)
+    at_once, most = [], []
+
+    def otherwise(target: Path, advance: Callable[[int], None]) -> None:
+        at_once.append(target)
+        most.append(len(at_once))
+        time.sleep(0.05)
+        put(target, remote.content(target.name))
+        advance(SIZES[target.name])
+        at_once.remove(target)
+
+    paths = [path for path, size in SIZES.items() if size]
+    remote.fetch(*[remote.download(path, otherwise=otherwise) for path in paths])
+    assert remote.is_right(*paths)
+    assert most == [1] * len(paths)
+
+
 def test_what_plain_http_refuses_comes_otherwise(remote: Remote) -> None:
     remote.server.faults.refuse["org/base/a.bin"] = Refusal(status=403)
     content = remote.content("a.bin")

@@ -77,6 +77,8 @@ class _Crew:
         self._downloads = downloads
         self._change = threading.Condition()
         self._handing = threading.Lock()
+        # The memory of the other way is capped for each file, so there is one at a time.
+        self._other_way = threading.Lock()
         self._stop = threading.Event()
         self._courier = Courier(limits, listener, self._stop)
         self._error: BaseException | None = None
@@ -289,7 +291,8 @@ class _Crew:
         self._listener.say("note", note, path=download.path)
         self._courier.trouble = refusal.message
         try:
-            self._go_the_other_way(job)
+            with self._other_way:
+                self._go_the_other_way(job)
         except (NotAllowedError, NotFoundError):
             raise refusal from None
         with self._busy():
@@ -310,6 +313,8 @@ class _Crew:
             job.otherwise += count
             self._advance(download.path, count)
 
+        # The run may have ended while another file had its turn.
+        advance(0)
         try:
             download.otherwise(download.target, advance)
         except NoSpaceError:
