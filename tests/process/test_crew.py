@@ -18,7 +18,7 @@ from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NoSpaceEr
 from dsv4_stack.guest.demo.faults import PAGE, Faults, Redirect, Refusal
 from dsv4_stack.guest.demo.server import DemoHub
 from dsv4_stack.guest.digests import Digests
-from dsv4_stack.guest.download import crew
+from dsv4_stack.guest.download import crew, space
 from dsv4_stack.guest.download.address import Address
 from dsv4_stack.guest.download.download import Download
 from dsv4_stack.guest.download.limits import Limits
@@ -519,6 +519,55 @@ def test_where_there_is_no_room_for_both_what_came_makes_some(remote: Remote) ->
 
     message = failure(lambda: remote.fetch(remote.download("a.bin", otherwise=full)), NoSpaceError)
     assert message == f"{remote.target / 'a.bin'}: full"
+
+
+def test_what_another_way_has_begun_it_goes_on_with(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is asked for, and no room is claimed for what does not come."""
+    claimed = []
+    monkeypatch.setattr(space, "claim", lambda _file, size: claimed.append(size))
+
+    def otherwise(target: Path, advance: Callable[[int], None]) -> None:
+        put(target, remote.content(target.name))
+        advance(SIZES[target.name])
+
+    begun = remote.download("a.bin", otherwise=otherwise, otherwise_there=1)
+    remote.fetch(begun, remote.download("b.bin", otherwise=otherwise))
+    assert remote.is_right("a.bin", "b.bin")
+    assert remote.server.requests == ["GET /org/base/resolve/main/b.bin"]
+    assert SIZES["a.bin"] not in claimed
+    assert remote.heard.said == [("note", "a.bin: it goes on by xet")]
+
+
+@pytest.mark.parametrize("kind", [NotAllowedError, NotFoundError])
+def test_where_there_is_no_other_way_any_more_plain_http_is_asked(remote: Remote, kind: type[Dsv4Error]) -> None:
+    before = half(remote)
+
+    def no_other_way(_target: Path, _advance: Callable[[int], None]) -> None:
+        raise kind("no other way", "none")
+
+    remote.fetch(remote.download("a.bin", otherwise=no_other_way, otherwise_there=before + 1))
+    assert remote.is_right("a.bin")
+    assert remote.server.sent["org/base/a.bin"] == SIZES["a.bin"] - before
+    remote.server.faults.refuse["*"] = Refusal(status=403)
+    (remote.target / "a.bin").unlink()
+    url = f"{remote.server.url}/org/base/resolve/main/a.bin"
+    download = remote.download("a.bin", otherwise=no_other_way, otherwise_there=1)
+    assert failure(lambda: remote.fetch(download), NotAllowedError) == f"{url}: the server answers 403"
+
+
+def test_the_way_that_has_brought_more_is_gone_first(remote: Remote) -> None:
+    before = half(remote)
+    remote.fetch(remote.download("a.bin", otherwise=pytest.fail, otherwise_there=before - 1))
+    assert remote.is_right("a.bin")
+
+
+def test_another_way_that_ends_in_its_middle_says_why_itself(remote: Remote) -> None:
+    def ends(_target: Path, advance: Callable[[int], None]) -> None:
+        advance(1)
+        raise NotAllowedError("no more", "log in")
+
+    download = remote.download("a.bin", otherwise=ends, otherwise_there=1)
+    assert failure(lambda: remote.fetch(download), NotAllowedError) == "no more"
 
 
 def test_the_other_way_is_for_one_file_at_a_time(remote: Remote) -> None:

@@ -172,6 +172,17 @@ def test_what_is_left_of_another_file_or_is_too_long_is_not_gone_on_with(cas: Ca
     assert left(target) == [target.name]
 
 
+def test_what_is_there_is_known_without_asking(cas: Cas, target: Path) -> None:
+    assert (xet.parts(target), xet.there(target, cas.size)) == ([], 0)
+    (target.parent / part(cas)).parent.mkdir()
+    for name, size in ((part(cas), MIB), ("model.safetensors.xet/part-old", cas.size + 1)):
+        with (target.parent / name).open("wb") as file:
+            file.truncate(size)
+    assert [path.stat().st_size for path in xet.parts(target)] == [MIB, cas.size + 1]
+    assert (xet.there(target, cas.size), xet.there(target, MIB - 1)) == (MIB, 0)
+    assert cas.requests == []
+
+
 def test_a_file_that_was_whole_already_is_only_renamed(cas: Cas, target: Path) -> None:
     (target.parent / part(cas)).parent.mkdir()
     (target.parent / part(cas)).write_bytes(cas.content.read_bytes())

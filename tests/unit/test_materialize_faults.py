@@ -12,6 +12,7 @@ import pytest
 from helpers.hub import BASE, CONFIG_BASE, OVERLAY, SHARDS, WANTED, World, contents, write
 
 from dsv4_stack.guest.checkpoint import manifest
+from dsv4_stack.guest.checkpoint.steps import partial_of
 from dsv4_stack.guest.checkpoint.transfer import Transfer
 from dsv4_stack.guest.demo.faults import Refusal
 from dsv4_stack.guest.digests import of_bytes
@@ -225,6 +226,29 @@ def test_too_small_a_disk_is_told_before_the_first_shard(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=margin))
     (world.dest / SHARDS[0]).write_bytes(bytes((world.dest / SHARDS[0]).stat().st_size))
     assert world.materialize("--base", BASE) == 0  # what is replaced makes room
+
+
+def test_what_xet_has_brought_of_a_file_needs_no_room_again(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {path: (world.root / BASE / path).stat().st_size for path in WANTED}
+    room = partial_of(world.dest, SHARDS[1]).with_name(f"{partial_of(world.dest, SHARDS[1]).name}.xet")
+    write(room, {"part-of-it": bytes(3072), "part-of-another": bytes(sizes[SHARDS[1]] + 1)})
+    needed = sum(sizes.values()) - 3072
+    # The other part will be removed.
+    free = needed + (1 << 20) + needed // 1000 - blocks(room / "part-of-another") - (blocks(room / "part-of-it") - 3072)
+    usage = shutil.disk_usage(world.root)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free))
+    assert world.materialize("--base", BASE, "--dry-run") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"fetch  {SHARDS[1]}, 4.1 KiB, 3.0 KiB of it are there" in lines
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
+    code, message = failure(world, capsys, "--base", BASE, "--dry-run")
+    assert (code, message.partition(" more ")[0]) == (7, f"{world.dest} needs 20.3 KiB ({needed} bytes)")
+
+
+def blocks(path: Path) -> int:
+    return path.stat().st_blocks * 512
 
 
 def test_a_disk_that_fills_up(

@@ -20,7 +20,7 @@ from typing import Any, Final
 from dsv4_stack.errors import Dsv4Error, NetworkError, NotAllowedError, of_exit_code
 from dsv4_stack.guest.digests import Advance
 from dsv4_stack.guest.files import writing
-from dsv4_stack.guest.xet_client import KEPT, Errand
+from dsv4_stack.guest.xet_client import KEPT, PART, Errand
 
 ROOM: Final = ".xet"
 """The suffix of the folder next to a target where it is made. It stays only where there is something to go on with."""
@@ -73,7 +73,7 @@ def fetch(
         raise NotAllowedError(
             f"{path}: plain HTTP is refused, and HF_HUB_DISABLE_XET forbids the other way", "unset HF_HUB_DISABLE_XET"
         )
-    room = target.with_name(target.name + ROOM)
+    room = _room(target)
     errand = Errand(
         repo=repo,
         revision=revision,
@@ -84,21 +84,35 @@ def fetch(
         connections=_CONNECTIONS,
         parent=os.getpid(),
     )
-    there = failures = 0
+    count = failures = 0
     while True:
-        before = there
+        before = count
         try:
             with _client(replace(errand, connections=max(1, _CONNECTIONS >> failures))) as client:
-                for count in _counts(client, path, patience.stall_s):
-                    advance(max(0, count - there))
-                    there = max(there, count)
+                for now in _counts(client, path, patience.stall_s):
+                    advance(max(0, now - count))
+                    count = max(count, now)
         except (NetworkError, _DiedError):
-            failures = 1 if there > before else failures + 1
+            failures = 1 if count > before else failures + 1
             if failures >= patience.attempts:
                 raise
             _pause(patience.pause_s, advance)
         else:
             return
+
+
+def parts(target: Path) -> list[Path]:
+    """What earlier runs left of the file, or of others that had its name."""
+    return sorted(_room(target).glob(f"{PART}*"))
+
+
+def there(target: Path, size: int) -> int:
+    """The bytes that an earlier run left of a file of `size` bytes, as far as that can be said offline; or 0."""
+    return max((found for part in parts(target) if (found := part.lstat().st_size) <= size), default=0)
+
+
+def _room(target: Path) -> Path:
+    return target.with_name(target.name + ROOM)
 
 
 def environment(cache: Path) -> dict[str, str]:

@@ -34,7 +34,7 @@ class How(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """A file that is missing and how it comes. `there` bytes of it are in a partial file that an earlier run left."""
+    """A file that is missing and how it comes. `there` bytes of it an earlier run has left unfinished."""
 
     file: Wanted
     how: How
@@ -96,10 +96,11 @@ def steps_for(
 
 
 def reclaimed(folder: Path, steps: Steps) -> int:
-    """Bytes that removing sets free, and those that partial files have claimed already."""
+    """Bytes that removing sets free, and those that unfinished files take already beyond what counts of them."""
     gone = {folder / path for path in steps.remove} | set(steps.litter)
     partial = {partial_of(folder, step.file.path) for step in steps.of(How.FETCH)}
-    stats = [os.lstat(path) for path in gone | partial if os.path.lexists(path)]
+    parts = {part for target in partial for part in xet.parts(target)}
+    stats = [os.lstat(path) for path in gone | partial | parts if os.path.lexists(path)]
     # What another name holds on to as well does not go.
     return sum(stat.st_blocks * 512 for stat in stats if stat.st_nlink == 1) - sum(step.there for step in steps.bring)
 
@@ -127,10 +128,11 @@ def _step(folder: Path, file: Wanted, known: Reuse) -> Step:
 
 
 def _there(folder: Path, file: Wanted) -> int:
+    """By plain HTTP or by xet; the way that has brought more is gone on with."""
     partial = partial_of(folder, file.path)
     identity = identity_of(file.sha256, file.git_sha1)
-    there = marks.written(partial.with_name(partial.name + MARKS), identity, file.size)
-    return there if partial.exists() else 0
+    plain = marks.written(partial.with_name(partial.name + MARKS), identity, file.size)
+    return max(plain if partial.exists() else 0, xet.there(partial, file.size))
 
 
 def _how(folder: Path, candidate: Candidate) -> How:

@@ -116,15 +116,17 @@ class Transfer:
     def _download(self, file: Wanted) -> Download:
         assert isinstance(file.supply, Remote)  # noqa: S101 - others are not fetched
         source, remote = file.supply.source, file.supply.file
+        target = partial_of(self._folder, file.path)
         return Download(
             path=file.path,
             address=source.address(remote),
-            target=partial_of(self._folder, file.path),
+            target=target,
             size=file.size,
             sha256=file.sha256,
             git_sha1=file.git_sha1,
             watch=_header_watch(file) if file.is_weights else None,
             otherwise=partial(_by_xet, file) if remote.sha256 else None,
+            otherwise_there=xet.there(target, file.size) if remote.sha256 else 0,
         )
 
     def _advance(self, path: str, count: int) -> None:

@@ -35,13 +35,15 @@ class _StoppedError(Exception):
 class _Job:
     """`connections` bring it now; `failures` times it was whole and not the promised bytes.
 
-    `comes_otherwise`: by another way than plain HTTP, which has brought `otherwise` bytes of it.
+    `begun_otherwise`: an earlier run has brought more of it by another way than plain HTTP. `comes_otherwise`: so does
+    this one, `otherwise` bytes by now.
     """
 
     download: Download
     partial: Partial
     connections: int = 0
     failures: int = 0
+    begun_otherwise: bool = False
     comes_otherwise: bool = False
     otherwise: int = 0
     is_over: bool = False
@@ -99,7 +101,7 @@ class _Crew:
         )
         if partial.resumed:
             self._listener.reuse(download.path, partial.resumed)
-        return _Job(download=download, partial=partial)
+        return _Job(download=download, partial=partial, begun_otherwise=download.otherwise_there > partial.resumed)
 
     def work(self) -> None:
         for download in self._downloads:
@@ -203,7 +205,8 @@ class _Crew:
         for job in self._jobs:
             if self._stop.is_set():
                 return
-            job.partial.claim()
+            if not job.begun_otherwise:
+                job.partial.claim()
 
     def _flush(self) -> None:
         while not self._stop.wait(_FLUSH_EVERY_S):
@@ -235,7 +238,10 @@ class _Crew:
     def _bring(self, job: _Job, piece: Piece) -> bool:
         """Fetch a piece. True: it was the last that was missing of its file."""
         try:
-            self._courier.bring(job.download, job.partial, piece)
+            if job.begun_otherwise:
+                self._bring_otherwise(job, piece.generation, None)
+            else:
+                self._courier.bring(job.download, job.partial, piece)
         except SupersededError:
             pass
         except PlainRefusedError as plain:
@@ -283,18 +289,24 @@ class _Crew:
             self._listener.retreat(job.download.path)
             self._listener.say("note", f"{error.message}; it is fetched again", message=error.message)
 
-    def _bring_otherwise(self, job: _Job, generation: int, refusal: Dsv4Error) -> None:
+    def _bring_otherwise(self, job: _Job, generation: int, refusal: Dsv4Error | None) -> None:
+        """`refusal` is plain HTTP's; without one it has not been asked yet."""
         download = job.download
         if not job.partial.step_aside(generation):
             return
-        note = f"{download.path}: plain HTTP is refused, so it is asked for by xet"
-        self._listener.say("note", note, path=download.path)
-        self._courier.trouble = refusal.message
+        why = "plain HTTP is refused, so it is asked for by xet" if refusal else "it goes on by xet"
+        self._listener.say("note", f"{download.path}: {why}", path=download.path)
+        if refusal:
+            self._courier.trouble = refusal.message
         try:
             with self._other_way:
                 self._go_the_other_way(job)
-        except (NotAllowedError, NotFoundError):
-            raise refusal from None
+        except (NotAllowedError, NotFoundError) as error:
+            if refusal or job.comes_otherwise:
+                raise refusal or error from None
+            job.begun_otherwise = False
+            job.partial.come_back()
+            return
         with self._busy():
             found = _digests_on_disk(download.target, by_git=not download.sha256)
             if problem := download.problem(found):

@@ -49,7 +49,7 @@ class Quiet:
 class Download:
     """A file of `size` bytes to fetch to `target`. It has a promised `sha256`, or at least a `git_sha1`.
 
-    `path` is its name for people.
+    `path` is its name for people. `otherwise_there` bytes are there that another way has brought.
     """
 
     path: str
@@ -60,6 +60,7 @@ class Download:
     git_sha1: str | None
     watch: Watch | None = None
     otherwise: Otherwise | None = None
+    otherwise_there: int = 0
 
     @property
     def identity(self) -> str:

@@ -254,6 +254,12 @@ class Partial:
             self._waiting, self._lacking = [], -1
             return True
 
+    def come_back(self) -> None:
+        """There is no other way, so the pieces are to be brought from where they were."""
+        with self._hashing, self._writing, self._sharing:
+            self._generation += 1
+            self._begin(self._marks, self._segment)
+
     def give_way(self) -> None:
         """The other way brings the file: what came takes room for nothing. What has its name by now stays."""
         with self._claiming:
