@@ -63,9 +63,13 @@ class NoSpaceError(Dsv4Error):
 
 
 class NetworkError(Dsv4Error):
-    """The network failed or stalled."""
+    """The network failed or stalled. `wait_s` is how many seconds the other side asks us to wait, 0 if it does not."""
 
     exit_code = 8
+
+    def __init__(self, message: str, next_step: str = "", *, wait_s: float = 0.0) -> None:
+        super().__init__(message, next_step)
+        self.wait_s = wait_s
 
 
 class NoEngineError(Dsv4Error):

@@ -212,6 +212,30 @@ def test_a_network_that_fails_is_asked_again_and_that_is_said(monkeypatch: pytes
 
 
 @pytest.mark.usefixtures("offline_environment")
+def test_a_hub_that_says_how_long_is_not_asked_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[str] = []
+    slept: list[float] = []
+    monkeypatch.setattr(listing.time, "sleep", slept.append)
+    asked = troubled(monkeypatch, *[NetworkError("busy", "look", wait_s=wait_s) for wait_s in (30, 2, 3600)])
+    work = lambda: listing.listing("org/base", "main", LIMITS, notes.append)  # noqa: E731
+    assert failure(work) == (NetworkError, "busy", "look")
+    assert notes == ["busy; again in 30.0 s", "busy; again in 2.0 s"]
+    assert [round(wait_s, 1) for wait_s in slept] == [30, 2]
+    assert min(slept) > 2
+    assert len(asked) == 3
+
+
+@pytest.mark.parametrize("wait_s", [0, 7])
+def test_how_long_arrives_as_it_was(world: World, capsys: pytest.CaptureFixture[str], wait_s: int) -> None:
+    world.server.faults.refuse[BASE] = Refusal(status=429, retry_after=str(wait_s))
+    code = listing.main(BASE, "main")
+    with pytest.raises(NetworkError) as caught:
+        listing.parse(capsys.readouterr().out.encode(), code)
+    step = f"run it again in {wait_s} s" if wait_s else "run it again later"
+    assert (caught.value.wait_s, caught.value.next_step) == (wait_s, step)
+
+
+@pytest.mark.usefixtures("offline_environment")
 def test_it_is_not_asked_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     monkeypatch.setattr(listing, "ATTEMPTS", 5)

@@ -21,8 +21,11 @@ from helpers.scripted import CHUNKED, Reply, Scripted, reply
 from helpers.serving import serving
 from helpers.sockets import black_hole, closed_port
 from helpers.wait import wait_until
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dsv4_stack.errors import ConfigError, NetworkError
+from dsv4_stack.guest import retry_after
 from dsv4_stack.guest.demo.server import DemoHub
 from dsv4_stack.guest.digests import of_bytes
 from dsv4_stack.guest.download import answers, crew
@@ -124,21 +127,39 @@ def test_the_span_is_what_the_server_says(status: str, headers: str, span: Span 
         assert answer.span == span
 
 
+DATE = "Wed, 21 Oct 2015 07:28:00 GMT"
+
+
 @pytest.mark.parametrize(
-    ("text", "wait_s"),
+    ("headers", "wait_s"),
     [
-        ("", 0),
-        ("5", 5),
-        ("7200", 3600),
-        ("9" * 500, 3600),
-        ("-1", 0),
-        ("1.5", 0),
-        ("\u00b2", 0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ({}, 0),
+        ({"Retry-After": "5"}, 5),
+        ({"Retry-After": "7200"}, 3600),
+        ({"Retry-After": "9" * 500}, 3600),
+        ({"Retry-After": "-1"}, 0),
+        ({"Retry-After": "1.5"}, 0),
+        ({"Retry-After": "\u00b2"}, 0),
+        ({"Retry-After": DATE}, 0),
+        ({"Retry-After": DATE, "Date": "soon"}, 0),
+        ({"Retry-After": DATE, "Date": "Wed, 21 Oct 2015 07:27:00 GMT"}, 60),
+        ({"Retry-After": DATE, "Date": "Tue, 20 Oct 2015 07:28:00 GMT"}, 3600),
+        ({"Retry-After": DATE, "Date": "Wed, 21 Oct 2015 07:28:01 GMT"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 09:28:00 +0200", "Date": "Wednesday, 21-Oct-15 07:27:50 GMT"}, 10),
+        ({"Retry-After": "Wed, 99 Oct 99999999999 99:99:99 GMT", "Date": DATE}, 0),
+        ({"RateLimit": '"api";r=0;t=55'}, 55),
+        ({"RateLimit": '"api"; r=0; t=55', "Retry-After": "5"}, 5),
+        ({"RateLimit": '"api";r=10;t=55'}, 0),
     ],
 )
-def test_the_wait_that_a_server_asks_for_is_believed_within_limits(text: str, wait_s: float) -> None:
-    assert faked(Fake([], headers={"Retry-After": text})).retry_after_s == wait_s
+def test_the_wait_that_a_server_asks_for_is_believed_within_limits(headers: dict[str, str], wait_s: float) -> None:
+    assert faked(Fake([], headers=headers)).retry_after_s == wait_s
+
+
+@given(text=st.text(max_size=40) | st.text("0123456789 :,+-GMTWedOct", max_size=40))
+def test_any_wait_may_be_asked_for(text: str) -> None:
+    for headers in ({"Retry-After": text, "Date": DATE}, {"Retry-After": DATE, "Date": text}, {"RateLimit": text}):
+        assert 0 <= retry_after.wait_s(headers) <= 3600
 
 
 def test_what_a_refusal_says_is_kept() -> None:

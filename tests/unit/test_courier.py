@@ -1,6 +1,7 @@
 """Answers that no well-meaning server gives, and what becomes of the file; what the end of a run keeps from others."""
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -109,6 +110,51 @@ def test_several_connections_may_find_fault_with_one_attempt(team: tuple[crew._C
     with pytest.raises(IntegrityError, match="wrong"):
         made._start_again(job, IntegrityError("wrong", "again"), 1)
     assert list(job.download.target.parent.iterdir()) == []
+    made.end()
+
+
+def test_a_host_that_is_to_be_left_alone_is_not_asked(download: Callable[[str], Download]) -> None:
+    with serving(Scripted(reply(CONTENT))) as server:
+        made = crew._Crew([download(server.url)], replace(LIMITS, patience_s=5), Quiet(), lambda *_: None)
+        made._courier.pauses.begin(server.url, 0.3)
+        started = time.monotonic()
+        made.work()
+        made.end()
+        assert time.monotonic() - started >= 0.3
+        assert len(server.heads) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "least_s"),
+    [("429 Too Many", "Retry-After: 60\r\n", 50), ("503 Busy", "Retry-After: 60\r\n", 50), ("500 Ill", "", 0)],
+)
+def test_what_one_connection_is_told_to_wait_all_wait(
+    download: Callable[[str], Download], status: str, headers: str, least_s: float
+) -> None:
+    with serving(Scripted(*[reply(b"", headers, status=status)] * 99)) as server:
+        made = crew._Crew([download(server.url)], LIMITS, Quiet(), lambda *_: None)
+        with pytest.raises(NetworkError):
+            made.work()
+        made.end()
+        assert least_s <= made._courier.pauses.left_s(server.url) <= 60
+        assert made._courier.pauses.is_calm == (status == "500 Ill")
+
+
+def test_no_connections_are_opened_for_a_host_that_is_too_busy(
+    team: tuple[crew._Crew, crew._Job, list[Digests]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, _, _ = team
+    opened: list[int] = []
+    monkeypatch.setattr(made, "_open_connections", opened.append)
+    monkeypatch.setattr(made, "_limits", replace(LIMITS, jobs=9))
+    made._hands = 4
+    made._looked = -1.0
+    made._open_more_connections()
+    assert opened == [4]
+    made._courier.pauses.begin("http://127.0.0.1:9/file", 0)
+    made._looked = -1.0
+    made._open_more_connections()
+    assert opened == [4]
     made.end()
 
 

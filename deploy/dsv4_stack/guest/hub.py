@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from dsv4_stack.errors import (
     NotFoundError,
     UsageError,
 )
-from dsv4_stack.guest import access, http
+from dsv4_stack.guest import access, http, retry_after
 from dsv4_stack.guest.checkpoint import names
 from dsv4_stack.guest.digests import Advance, Digests, ignore
 
@@ -153,9 +153,7 @@ def _asking(repo: str, revision: str) -> Iterator[None]:
             f"{where} has no revision {revision} of {repo}", f"choose one of {where}/{repo}/commits/main"
         ) from None
     except errors.HfHubHTTPError as error:
-        raise _refused(
-            where, repo, error.response.status_code, error.response.headers.get("X-Error-Code", "")
-        ) from None
+        raise _refused(where, repo, error.response.status_code, error.response.headers) from None
     except errors.OfflineModeIsEnabled:
         raise NetworkError(
             f"{repo}@{revision}: HF_HUB_OFFLINE is set, so {where} is not asked",
@@ -174,11 +172,15 @@ def _asking(repo: str, revision: str) -> Iterator[None]:
         ) from None
 
 
-def _refused(where: str, repo: str, status: int, code: str) -> NetworkError | NotAllowedError | NotFoundError:
-    if code == "RepoNotFound" or status == 404:
+def _refused(
+    where: str, repo: str, status: int, headers: Mapping[str, str]
+) -> NetworkError | NotAllowedError | NotFoundError:
+    if headers.get("X-Error-Code") == "RepoNotFound" or status == 404:
         return NotFoundError(
             f"{where} has no repository {repo}, or it is private: set HF_TOKEN", "check the name and $HF_ENDPOINT"
         )
     if status in (401, 403):
         return NotAllowedError(f"{where} answers {status} for {repo}", "set HF_TOKEN to a token that may read it")
-    return NetworkError(f"{where} answers {status} for {repo}", "run it again later")
+    wait_s = retry_after.wait_s(headers)
+    step = f"run it again in {wait_s:.0f} s" if wait_s else "run it again later"
+    return NetworkError(f"{where} answers {status} for {repo}", step, wait_s=wait_s)

@@ -26,6 +26,7 @@ ATTEMPTS: Final = 100
 def listing(repo: str, revision: str, limits: Limits, note: Callable[[str], None]) -> Snapshot:
     """As `hub.snapshot`, tried again while the network fails, but not for longer than the limits' patience.
 
+    A Hub that says how long to wait is not asked before that.
     `note` is told why. Raises as `hub.snapshot` does.
     """
     access.refuse_offline(
@@ -36,7 +37,7 @@ def listing(repo: str, revision: str, limits: Limits, note: Callable[[str], None
         try:
             return ask(repo, revision, min(ANSWER_S, max(1.0, deadline - time.monotonic())))
         except NetworkError as error:
-            wait_s = limits.backoff(failures)
+            wait_s = error.wait_s + limits.backoff(failures)
             if failures >= ATTEMPTS or time.monotonic() + wait_s >= deadline:
                 raise
             note(f"{error.message}; again in {wait_s:.1f} s")
@@ -70,7 +71,10 @@ def parse(content: bytes, code: int) -> Snapshot:
     try:
         answer = json.loads(content)
         if code:
-            raise of_exit_code(code)(answer["message"], answer["next_step"])
+            error = of_exit_code(code)(answer["message"], answer["next_step"])
+            if isinstance(error, NetworkError):
+                error.wait_s = float(answer["wait_s"])
+            raise error
         files = tuple(RemoteFile(**file) for file in answer.pop("files"))
         return Snapshot(**answer, files=files)
     except (ValueError, TypeError, KeyError, AttributeError) as error:
@@ -84,7 +88,8 @@ def main(repo: str, revision: str) -> int:
     try:
         print(json.dumps(asdict(hub.snapshot(repo, revision))))
     except Dsv4Error as error:
-        print(json.dumps({"message": error.message, "next_step": error.next_step}))
+        wait_s = error.wait_s if isinstance(error, NetworkError) else 0.0
+        print(json.dumps({"message": error.message, "next_step": error.next_step, "wait_s": wait_s}))
         return error.exit_code
     return 0
 

@@ -12,6 +12,7 @@ from typing import Final
 import urllib3
 from urllib3.exceptions import HTTPError, IncompleteRead, LocationValueError, MaxRetryError
 
+from dsv4_stack.guest import retry_after
 from dsv4_stack.guest.download.limits import Limits
 
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})")
@@ -20,7 +21,6 @@ _CONTENT_LENGTH: Final = re.compile(r"\d{1,18}")
 _TUNNEL_REFUSED: Final = re.compile(r"Tunnel connection failed: (4(?!08|25|29)\d\d.*)")
 _LEAST_READ: Final = 64 << 10
 _ENOUGH: Final = 256 << 10
-_MOST_PATIENT_S: Final = 3600.0
 
 
 class BrokenError(Exception):
@@ -71,9 +71,8 @@ class Answer:
 
     @property
     def retry_after_s(self) -> float:
-        """What the server asks us to wait; 0 where it does not, or names a date by a clock that may not be ours."""
-        text = self._response.headers.get("Retry-After", "")
-        return min(float(text), _MOST_PATIENT_S) if text.isdecimal() else 0.0
+        """What the server asks us to wait; 0 where it does not."""
+        return retry_after.wait_s(self._response.headers)
 
     def blocks(self) -> Iterator[bytes]:
         """The body in blocks of about what `limits.block_of` says, or of what came within a second.

@@ -12,6 +12,7 @@ from dsv4_stack.guest.download.connections import Connections
 from dsv4_stack.guest.download.download import Download, Listener
 from dsv4_stack.guest.download.limits import Limits
 from dsv4_stack.guest.download.partial import Partial, Piece, SupersededError
+from dsv4_stack.guest.download.pauses import Pauses
 
 _CHECK_NETWORK: Final = (
     "check the network, the proxy ($HTTPS_PROXY) and an extra CA ($DSV4_EXTRA_CA), then run it again"
@@ -19,6 +20,7 @@ _CHECK_NETWORK: Final = (
 _REDIRECTS: Final = {301, 302, 303, 307, 308}
 # 416 as well: a file that is shorter there than it should be is not the file, and another address may have it.
 _TRANSIENT: Final = {408, 416, 425, 429, 500, 502, 503, 504}
+_TOO_BUSY: Final = {429, 503}
 _MOST_HOPS: Final = 8
 _SAY_TROUBLE_EVERY_S: Final = 10.0
 _KINDS: Final = {401: NotAllowedError, 403: NotAllowedError, 404: NotFoundError}
@@ -43,6 +45,7 @@ class Courier:
         self.received = 0
         self.trouble = ""
         self.connections = Connections(limits)
+        self.pauses = Pauses(limits.calm_s)
         self._limits = limits
         self._listener = listener
         self._stop = stop
@@ -60,7 +63,7 @@ class Courier:
                 self._ask(download, partial, piece)
             except BrokenError as error:
                 failures = 1 if piece.done > before else failures + 1
-                wait_s = max(self._limits.backoff(failures), error.wait_s)
+                wait_s = error.wait_s + self._limits.backoff(failures)
                 self._note(f"{download.path}: {error}", wait_s)
                 self._stop.wait(wait_s)
 
@@ -82,6 +85,9 @@ class Courier:
         span = Span(start=piece.start + piece.done, end=piece.end, size=download.size)
         for hop in range(_MOST_HOPS):
             url, headers, is_signed = address.current()
+            self._wait_for(url)
+            if self._stop.is_set():
+                return
             try:
                 with self.connections.get(url, headers, span) as answer:
                     if answer.status in _REDIRECTS and answer.location:
@@ -92,6 +98,8 @@ class Courier:
                     elif is_signed and _may_have_expired(answer) and hop < _MOST_HOPS - 2:
                         address.forget(url)
                     else:
+                        if answer.status in _TOO_BUSY:
+                            self.pauses.begin(url, answer.retry_after_s)
                         raise _refusal(download, answer)
             except UntrustedError as error:
                 raise NetworkError(f"{http.shown(url)} is not to be trusted: {error}", _CHECK_NETWORK) from None
@@ -101,6 +109,12 @@ class Courier:
                 address.forget(url)
                 raise
         raise BrokenError("it redirects without end")
+
+    def _wait_for(self, url: str) -> None:
+        """Until its host may be asked; those who wait for it do not come back all at once."""
+        while left_s := self.pauses.left_s(url):
+            if self._stop.wait(left_s + self._limits.backoff(1)):
+                return
 
     def _receive(self, download: Download, partial: Partial, piece: Piece, asked: Span, answer: Answer) -> None:
         sends_all = answer.status == 200

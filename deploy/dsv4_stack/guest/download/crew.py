@@ -139,11 +139,11 @@ class _Crew:
             return False
 
     def _open_more_connections(self) -> None:
-        """As long as those that there are bring little each."""
+        """As long as those that there are bring little each, and not because a server has too much to do."""
         now = time.monotonic()
         if self._hands < self._limits.jobs and now - self._looked >= _LOOK_EVERY_S:
             rate = (self._courier.received - self._looked_at) / (now - self._looked)
-            if rate < self._limits.plenty * self._hands:
+            if rate < self._limits.plenty * self._hands and self._courier.pauses.is_calm:
                 self._open_connections(self._hands)
             self._looked, self._looked_at = now, self._courier.received
 

@@ -15,12 +15,14 @@ class Limits:
     Every `sync` bytes of a file are made to outlive a power cut.
 
     A run begins with `first_jobs` connections, and doubles them as long as each brings less than `plenty` bytes per
-    second: on a fast line more of them only take turns. Bodies are read in blocks that take `buffers` together.
+    second: on a fast line more of them only take turns. It opens none within `calm_s` of a server's word that it is too
+    busy. Bodies are read in blocks that take `buffers` together.
     """
 
     jobs: int = 24
     first_jobs: int = 4
     plenty: int = 64 * MIB
+    calm_s: float = 60.0
     connect_s: float = 10.0
     stall_s: float = 20.0
     trickle: int = 64 << 10
