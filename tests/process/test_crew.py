@@ -500,18 +500,21 @@ def test_another_way_takes_the_place_of_what_came_when_it_brings_something(remot
     assert remote.heard.reused == Counter({"a.bin": 0})
 
 
-def test_where_there_is_no_room_for_both_what_came_makes_some(remote: Remote) -> None:
+@pytest.mark.parametrize("fits", [0, 1])
+def test_where_there_is_no_room_for_both_what_came_makes_some(remote: Remote, fits: int) -> None:
     half(remote)
     remote.server.faults.refuse["*"] = Refusal(status=403)
 
     def otherwise(target: Path, advance: Callable[[int], None]) -> None:
         if target.stat().st_size:
+            advance(fits)
             raise NoSpaceError(f"{target}: full", "make room")
         advance(SIZES["a.bin"])
         put(target, remote.content("a.bin"))
 
     remote.fetch(remote.download("a.bin", otherwise=otherwise))
     assert remote.is_right("a.bin")
+    assert remote.heard.came == Counter({"a.bin": SIZES["a.bin"]})
     (remote.target / "a.bin").unlink()
 
     def full(target: Path, _advance: Callable[[int], None]) -> None:

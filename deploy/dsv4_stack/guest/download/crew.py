@@ -330,13 +330,12 @@ class _Crew:
         try:
             download.otherwise(download.target, advance)
         except NoSpaceError:
-            if job.comes_otherwise:
-                raise
+            # It may have been as fast as to find the disk full of what just gave way to it, so once more.
             self._give_way(job)
             download.otherwise(download.target, advance)
 
     def _give_way(self, job: _Job) -> None:
-        job.comes_otherwise = True
+        job.comes_otherwise, job.otherwise = True, 0
         job.partial.give_way()
         self._listener.retreat(job.download.path)
 
