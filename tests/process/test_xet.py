@@ -1,5 +1,6 @@
 """Files by xet: the real hf_xet, in its own process, against a store on loopback."""
 
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cas import Cas, serving
+from helpers.hub import BASE, SHARDS, World
 from helpers.wait import wait_until
 
 from dsv4_stack.errors import (
@@ -22,6 +24,7 @@ from dsv4_stack.errors import (
 )
 from dsv4_stack.guest import xet
 
+pytest_plugins = ["helpers.hub_fixtures"]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 
 REVISION = "a" * 40
@@ -377,3 +380,22 @@ def test_a_full_disk_has_its_own_name(cas: Cas, target: Path) -> None:
     with pytest.raises(NoSpaceError) as raised:
         bring(cas, target)
     assert raised.value.message == f"{target.parent / part(cas)}: No space left on device"
+
+
+def test_a_wrong_header_ends_it_also_where_the_shard_comes_by_xet(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shard, name = world.root / BASE / SHARDS[0], f"{BASE}/{SHARDS[0]}"
+    shard.write_bytes(shard.read_bytes().replace(b'"layer.0"', b'"layer.9"'))
+    with serving(Cas(content=shard)) as cas:
+        faults = world.server.faults
+        faults.xet[name], faults.cas = hashlib.sha256(b"x").hexdigest(), cas.url
+        faults.xet_only.add(name)
+        assert world.materialize("--base", BASE) == 6
+        assert cas.served > 0
+    output = capsys.readouterr().err
+    assert output[output.index("error: ") :] == (
+        f"error: {SHARDS[0]} is no whole safetensors file: lacks tensors that the index puts there: layer.0\n"
+        "  next: take it from a revision or a folder where it is whole\n"
+    )
+    assert not (world.dest / SHARDS[0]).exists()

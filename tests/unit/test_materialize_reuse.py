@@ -194,6 +194,21 @@ def test_a_shard_with_a_wrong_header_ends_it(world: World, capsys: pytest.Captur
     assert world.materialize("--base", BASE) == 0
 
 
+def test_a_wrong_header_of_a_file_that_is_there_already_ends_it(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As another tool left it, the Hub's own bytes: nobody has looked into it yet."""
+    right, path = (world.root / BASE / SHARD).read_bytes(), world.root / BASE / SHARD
+    path.write_bytes(right.replace(b'"layer.0"', b'"layer.9"'))
+    write(world.dest, {SHARD: path.read_bytes()})
+    assert world.materialize("--base", BASE) == 6
+    assert capsys.readouterr().err == (
+        f"error: {SHARD} is no whole safetensors file: lacks tensors that the index puts there: layer.0\n"
+        "  next: take it from a revision or a folder where it is whole\n"
+    )
+    assert sorted(contents(world.dest)) == [SHARD]
+
+
 def test_another_file_in_ones_place_is_named_and_proven_again(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.materialize("--base", BASE) == 0
     there = (world.dest / SHARD).stat()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dsv4_stack.errors import IntegrityError, NoSpaceError
 from dsv4_stack.guest import digests
+from dsv4_stack.guest.checkpoint import tensors
 from dsv4_stack.guest.checkpoint.manifest import Entry
 from dsv4_stack.guest.checkpoint.wanted import Wanted
 from dsv4_stack.guest.digests import Digests
@@ -19,7 +20,10 @@ from dsv4_stack.guest.files import amount, reading, sync_folder, writing
 def prove(
     folder: Path, files: Iterable[Wanted], there: Mapping[str, os.stat_result], proven: Mapping[str, Entry]
 ) -> dict[str, Entry]:
-    """Those of `files` that are in the folder already, byte for byte. Hashes what is not proven, once."""
+    """Those of `files` that are in the folder already, byte for byte. Hashes what is not proven, once.
+
+    Raises IntegrityError for weights that nobody has proven yet and that are what the source has, and no whole ones.
+    """
     candidates = [
         file
         for file in files
@@ -37,7 +41,11 @@ def _entry(folder: Path, file: Wanted, there: os.stat_result, proven: Entry | No
     else:
         with reading(folder / file.path):
             found = digests.of_file(folder / file.path, git=file.needs_git)
-    return entry_of(file, found.sha256, there) if file.matches(found) else None
+    if not file.matches(found):
+        return None
+    if file.is_weights and not is_as_proven:
+        tensors.check_file(folder / file.path, file.tensors, file.path)
+    return entry_of(file, found.sha256, there)
 
 
 def entry_of(file: Wanted, sha256: str, there: os.stat_result) -> Entry:

@@ -176,3 +176,5 @@ def _by_xet(file: Wanted, target: Path, advance: Callable[[int], None]) -> None:
     assert isinstance(file.supply, Remote)  # noqa: S101 - others are not fetched
     snapshot = file.supply.source.snapshot
     xet.fetch(snapshot.repo, snapshot.revision, file.path, size=file.size, target=target, advance=advance)
+    if file.is_weights:
+        tensors.check_file(target, file.tensors, file.path)
