@@ -30,6 +30,9 @@ from harness.warm import Contained
 MARKER: Final = "figures"
 DOCUMENT: Final = Path(__file__).parents[2] / "docs/materialize.md"
 WARM_SHARDS: Final = 46
+REAL_SHARDS: Final = 4
+REAL_TENSORS: Final = 105_000
+"""W4A16's weights: packed, scales and shapes of 35,000 matrices."""
 STARTED: Final = time.monotonic()
 
 
@@ -37,12 +40,14 @@ STARTED: Final = time.monotonic()
 class Scale:
     """How much is measured: shards and their bytes cold and paced, the pace, and how often.
 
-    A run that is killed brings each shard in `killed_s` seconds, and ends at `kill_at` of all bytes.
+    A run that is killed brings each shard in `killed_s` seconds, and ends at `kill_at` of all bytes. The run that has
+    as many tensors as a real one brings few bytes: it is for its memory, over as many connections as there may be.
     """
 
     shards: int
     shard_bytes: int
     paced_shard_bytes: int
+    real_shard_bytes: int
     rate: float
     latency_s: float
     rounds: Rounds
@@ -56,6 +61,7 @@ FULL: Final = Scale(
     shards=8,
     shard_bytes=256 << 20,
     paced_shard_bytes=64 << 20,
+    real_shard_bytes=32 << 20,
     rate=8e6,
     latency_s=0.05,
     rounds=Rounds(kept=3),
@@ -67,6 +73,7 @@ QUICK: Final = Scale(
     shards=4,
     shard_bytes=4 << 20,
     paced_shard_bytes=2 << 20,
+    real_shard_bytes=4 << 20,
     rate=8e6,
     latency_s=0.01,
     rounds=Rounds(kept=1, dropped=0),
@@ -81,6 +88,9 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
     root = memory / "hub"
     large = checkpoint.write(root, "bench/large", shards=scale.shards, shard_bytes=scale.shard_bytes)
     paced = checkpoint.write(root, "bench/paced", shards=scale.shards, shard_bytes=scale.paced_shard_bytes, seed=100)
+    real = checkpoint.write(
+        root, "bench/real", shards=REAL_SHARDS, shard_bytes=scale.real_shard_bytes, tensors=REAL_TENSORS, seed=300
+    )
     small = checkpoint.write(root, "bench/warm", shards=WARM_SHARDS, shard_bytes=1 << 10, seed=200)
     with hub.serving(root, memory / "hub.log") as server:
         say("cold")
@@ -89,6 +99,7 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
         say("cold, slow connections")
         server.set(rate=scale.rate, latency_s=scale.latency_s)
         slow = cold.measure(PACED, server, paced, memory, scale.rounds)
+        many = cold.measure((DSV4,), server, real, memory, scale.rounds)
         say("resume")
         # At a pace, because a run that is over at once cannot be killed at a certain byte.
         server.set(rate=scale.shard_bytes / scale.killed_s)
@@ -106,6 +117,7 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
         memory=in_memory,
         disk=on_disk,
         paced=slow,
+        real=many[DSV4],
         resumed=resumed,
         warm=started,
         contained={} if why_not else _contained(job, image, scale.warm_rounds),
@@ -146,6 +158,7 @@ def _sizes(scale: Scale) -> dict[str, str]:
     return {
         "cold": large,
         "paced": f"{paced}, {scale.rate / 1e6:.0f} MB/s for each connection, {scale.latency_s:.2f} s before an answer",
+        "real": f"{REAL_SHARDS} shards of {scale.real_shard_bytes >> 20} MiB that have {REAL_TENSORS} tensors",
         "resume": f"{large}, killed at {scale.kill_at:.0%} of the bytes",
         "warm": f"{WARM_SHARDS} shards, {warm.APPARENT_BYTES >> 30} GiB of holes",
     }

@@ -1,7 +1,9 @@
 """What scripts/bench/faults.py makes of what happened: the matrix, and the promises that were broken."""
 
+import json
 import os
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -149,6 +151,15 @@ def test_a_checkpoint_is_one(tmp_path: Path) -> None:
     ]
     assert checkpoint.read(made.folder, "org/name") == made
     assert made.size == sum(path.stat().st_size for path in made.folder.iterdir())
+
+
+def test_a_checkpoint_of_many_tensors_is_one(tmp_path: Path) -> None:
+    made = checkpoint.write(tmp_path, "org/name", shards=2, shard_bytes=3000, tensors=20)
+    index = json.loads((made.folder / checkpoint.INDEX).read_bytes())
+    assert Counter(index["weight_map"].values()) == dict.fromkeys(made.shards, 10)
+    for number, name in enumerate(made.shards):
+        tensors.check_file(made.folder / name, checkpoint.tensor_names(number, 10), name)
+        assert checkpoint.payload(made.folder / name) == 3000
 
 
 def test_a_folder_is_compared_byte_for_byte(tmp_path: Path) -> None:

@@ -211,4 +211,4 @@ def test_a_header_of_seventeen_thousand_tensors_takes_a_few_mebibytes(tmp_path: 
     tensors.check_file(path, names, "x")
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert peak < 8 << 20
+    assert peak < 6 << 20

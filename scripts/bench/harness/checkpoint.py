@@ -5,7 +5,7 @@ import json
 import os
 import random
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Final
 CONFIG: Final = "config.json"
 INDEX: Final = "model.safetensors.index.json"
 _BLOCK: Final = 1 << 20
+_EXPERT: Final = tuple(f"w{of}.weight_{part}" for of in (1, 2, 3) for part in ("packed", "scale", "shape"))
 _SMALL_FILES: Final = {
     CONFIG: b'{"architectures": ["Bench"], "model_type": "bench"}\n',
     "generation_config.json": b'{"do_sample": false}\n',
@@ -35,14 +36,20 @@ class Checkpoint:
         return tuple(path for path in self.hashes if path.endswith(".safetensors"))
 
 
-def write(root: Path, repo: str, *, shards: int, shard_bytes: int, seed: int = 0) -> Checkpoint:
-    """Write `shards` files of one tensor of `shard_bytes` random bytes each, their index and what else a model has."""
+def write(
+    root: Path, repo: str, *, shards: int, shard_bytes: int, tensors: int | None = None, seed: int = 0
+) -> Checkpoint:
+    """Write `shards` files of `shard_bytes` random bytes each, their index and what else a model has.
+
+    `tensors` is how many the shards have together, one each where it is not said.
+    """
     folder = root / repo
     folder.mkdir(parents=True)
-    names = [shard_name(number, shards) for number in range(1, shards + 1)]
-    for number, name in enumerate(names):
-        write_shard(folder / name, tensor_name(number), shard_bytes, seed=seed + number)
-    weight_map = {tensor_name(number): name for number, name in enumerate(names)}
+    weight_map = {}
+    for number in range(shards):
+        name, each = shard_name(number + 1, shards), tensor_names(number, (tensors or shards) // shards)
+        write_shard(folder / name, each, shard_bytes, seed=seed + number)
+        weight_map |= dict.fromkeys(each, name)
     write_index(folder, weight_map)
     for name, content in _SMALL_FILES.items():
         (folder / name).write_bytes(content)
@@ -64,13 +71,24 @@ def tensor_name(number: int) -> str:
     return f"model.layers.{number}.weight"
 
 
+def tensor_names(number: int, count: int) -> list[str]:
+    """Of so many tensors of one shard: most are experts, as in a real one."""
+    experts = (f"{place // len(_EXPERT)}.{_EXPERT[place % len(_EXPERT)]}" for place in range(count - 1))
+    return [tensor_name(number), *(f"model.layers.{number}.ffn.experts.{expert}" for expert in experts)]
+
+
 def write_index(folder: Path, weight_map: Mapping[str, str]) -> None:
     (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": dict(weight_map)}, indent=2) + "\n")
 
 
-def write_shard(path: Path, tensor: str, size: int, *, seed: int) -> None:
-    """One tensor of `size` random bytes: https://github.com/huggingface/safetensors#format"""
-    header = json.dumps({tensor: {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+def write_shard(path: Path, tensors: Sequence[str], size: int, *, seed: int) -> None:
+    """`size` random bytes, shared out among the tensors: https://github.com/huggingface/safetensors#format"""
+    ends = [size * (place + 1) // len(tensors) for place in range(len(tensors))]
+    entries = {
+        name: {"dtype": "U8", "shape": [end - begin], "data_offsets": [begin, end]}
+        for name, begin, end in zip(tensors, [0, *ends], ends, strict=False)
+    }
+    header = json.dumps(entries).encode()
     source = random.Random(seed)  # noqa: S311 - bytes that do not compress, not secrets
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
@@ -96,7 +114,7 @@ def problems(checkpoint: Checkpoint, folder: Path) -> list[str]:
 
 
 def payload(shard: Path) -> int:
-    """The bytes of a shard's tensor."""
+    """The bytes of a shard's tensors."""
     with shard.open("rb") as file:
         (header,) = struct.unpack("<Q", file.read(8))
     return shard.stat().st_size - 8 - int(header)

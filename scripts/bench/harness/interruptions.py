@@ -75,7 +75,7 @@ def _move_after_kill(stage: Stage, process: Process) -> str:
     _signal_at(process, signal.SIGKILL, stage, 0.6)
     shard = stage.wanted.folder / stage.wanted.shards[1]
     size = shard.stat().st_size
-    checkpoint.write_shard(shard, checkpoint.tensor_name(1), checkpoint.payload(shard), seed=_SECOND_CONTENT)
+    checkpoint.write_shard(shard, [checkpoint.tensor_name(1)], checkpoint.payload(shard), seed=_SECOND_CONTENT)
     if shard.stat().st_size != size:
         raise ValueError(f"{shard} has another size now")
     stage.wanted = checkpoint.read(stage.wanted.folder, stage.wanted.repo)

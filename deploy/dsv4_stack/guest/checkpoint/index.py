@@ -21,7 +21,10 @@ class TensorNames(Collection[str]):
         self._lines = lines
 
     def __iter__(self) -> Iterator[str]:
-        return (line.decode() for line in self.lines())
+        start = 0
+        while (end := self._lines.find(b"\n", start)) >= 0:
+            yield self._lines[start:end].decode()
+            start = end + 1
 
     def __len__(self) -> int:
         return self._lines.count(b"\n")

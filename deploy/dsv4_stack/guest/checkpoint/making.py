@@ -1,5 +1,6 @@
 """Make a directory what is asked for: ask the sources, keep what is right, bring the rest, write the manifest."""
 
+import ctypes
 import resource
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from dsv4_stack.guest.checkpoint.wanted import CONFIG, Selection, select
 from dsv4_stack.guest.download.limits import DEFAULT, Limits
 from dsv4_stack.guest.lint import refusal
 from dsv4_stack.guest.loader import Loader
+
+_M_ARENA_MAX: Final = -8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +65,7 @@ class Intent:
 def make(request: Request, dest: Path, options: Options, progress: Progress) -> Outcome:
     """Make `dest` what the request says. Raises one of the errors; `dest` then has its old manifest, or none."""
     _allow_many_files()
+    _share_one_heap()
     with lease.held(dest, progress) as held:
         left = _look(dest, options, progress)
         if known := left.answer(request, options.lock):
@@ -141,6 +145,16 @@ def _allow_many_files() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def _share_one_heap() -> None:
+    """Else glibc gives each connection's thread a heap of its own, and each keeps what was once needed there.
+
+    What takes memory here holds Python's own lock meanwhile, so nobody waits. Other C libraries have no such heaps.
+    https://man7.org/linux/man-pages/man3/mallopt.3.html
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _refuse_changes(dest: Path, made: Manifest) -> None:

@@ -166,7 +166,8 @@ def _header_watch(file: Wanted) -> Watch:
         length = tensors.header_length(read(0, tensors.LENGTH_BYTES), file.size, file.path)
         if available < tensors.LENGTH_BYTES + length:
             return False
-        tensors.check(read(tensors.LENGTH_BYTES, length), file.size, file.path, file.tensors)
+        with tensors.LOOKING:
+            tensors.check(read(tensors.LENGTH_BYTES, length), file.size, file.path, file.tensors)
         return True
 
     return watch

@@ -128,10 +128,12 @@ class _Held:
         self._size += len(data)
         return self._size >= self._enough or now - self._since >= 1
 
-    def take(self) -> list[bytes]:
-        """One block, or none."""
-        parts, self._parts, self._size = self._parts, [], 0
-        return parts if len(parts) < 2 else [b"".join(parts)]
+    def take(self) -> Iterator[bytes]:
+        """One block, or none. It is not held here while it is written."""
+        if self._parts:
+            block = [b"".join(self._parts)]
+            self._parts, self._size = [], 0
+            yield block.pop()
 
 
 def _span(response: urllib3.BaseHTTPResponse) -> Span | None:
