@@ -203,6 +203,7 @@ def test_a_wrong_header_of_a_file_that_is_there_already_ends_it(
     write(world.dest, {SHARD: path.read_bytes()})
     assert world.materialize("--base", BASE) == 6
     assert capsys.readouterr().err == (
+        "materialize: 1 file of the right size, to be proven by hashing 4.1 KiB\n"
         f"error: {SHARD} is no whole safetensors file: lacks tensors that the index puts there: layer.0\n"
         "  next: take it from a revision or a folder where it is whole\n"
     )

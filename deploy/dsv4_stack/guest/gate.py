@@ -4,7 +4,7 @@ import argparse
 import json
 import os
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -24,10 +24,6 @@ Hashed = Callable[[str, int], None]
 
 def _unheard(_path: str, _count: int) -> None:
     """Nobody wants to know."""
-
-
-class _StoppedError(Exception):
-    """The rest need not be hashed."""
 
 
 def check_fast(folder: Path) -> Manifest:
@@ -104,33 +100,21 @@ def _problem(entry: Entry, there: os.stat_result | None) -> str:
 
 
 def _wrong_hashes(folder: Path, entries: dict[str, Entry], hashed: Hashed) -> dict[str, str]:
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - the fast gate runs at every start
-    from functools import partial  # noqa: PLC0415
+    from dsv4_stack.guest import digests, workers  # noqa: PLC0415 - the fast gate runs at every start
 
-    from dsv4_stack.guest import digests  # noqa: PLC0415
+    def problem(path: str, go_on: Callable[[], None]) -> str:
+        def advance(count: int) -> None:
+            go_on()
+            hashed(path, count)
 
-    is_over = False
-
-    def advance(path: str, count: int) -> None:
-        if is_over:
-            raise _StoppedError
-        hashed(path, count)
-
-    def wrong(path: str) -> Iterator[tuple[str, str]]:
         with reading(folder / path):
-            sha256 = digests.of_file(folder / path, advance=partial(advance, path)).sha256
-        if sha256 != entries[path].sha256:
-            yield path, f"sha256 is {sha256}, the manifest says {entries[path].sha256}"
+            sha256 = digests.of_file(folder / path, advance=advance).sha256
+        same = sha256 == entries[path].sha256
+        return "" if same else f"sha256 is {sha256}, the manifest says {entries[path].sha256}"
 
     largest_first = sorted(entries, key=lambda path: -entries[path].size)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        try:
-            found = pool.map(lambda path: list(wrong(path)), largest_first)
-            return {path: problem for each in found for path, problem in each}
-        finally:
-            # Whoever interrupts it shall not wait for shards of fifty gigabytes.
-            is_over = True
-            pool.shutdown(wait=False, cancel_futures=True)
+    found = zip(largest_first, workers.of_each(problem, largest_first), strict=True)
+    return {path: problem for path, problem in found if problem}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

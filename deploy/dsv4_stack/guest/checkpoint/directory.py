@@ -3,49 +3,100 @@
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from dsv4_stack.errors import IntegrityError, NoSpaceError
-from dsv4_stack.guest import digests
+from dsv4_stack.guest import digests, workers
 from dsv4_stack.guest.checkpoint import tensors
 from dsv4_stack.guest.checkpoint.manifest import Entry
+from dsv4_stack.guest.checkpoint.progress import Progress
 from dsv4_stack.guest.checkpoint.wanted import Wanted
 from dsv4_stack.guest.digests import Digests
-from dsv4_stack.guest.files import amount, reading, sync_folder, writing
+from dsv4_stack.guest.files import amount, count, reading, sync_folder, writing
+from dsv4_stack.guest.workers import GoOn
 
 
 def prove(
-    folder: Path, files: Iterable[Wanted], there: Mapping[str, os.stat_result], proven: Mapping[str, Entry]
+    folder: Path,
+    files: Iterable[Wanted],
+    there: Mapping[str, os.stat_result],
+    proven: Mapping[str, Entry],
+    progress: Progress,
 ) -> dict[str, Entry]:
     """Those of `files` that are in the folder already, byte for byte. Hashes what is not proven, once.
 
     Raises IntegrityError for weights that nobody has proven yet and that are what the source has, and no whole ones.
     """
-    candidates = [
-        file
+    proofs = [
+        _Proof(folder=folder, file=file, there=there[file.path], proven=proven.get(file.path))
         for file in files
         if file.path in there and stat.S_ISREG(there[file.path].st_mode) and there[file.path].st_size == file.size
     ]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        entries = pool.map(lambda file: _entry(folder, file, there[file.path], proven.get(file.path)), candidates)
-        return {file.path: entry for file, entry in zip(candidates, entries, strict=True) if entry}
+    largest_first = sorted(proofs, key=lambda proof: -proof.bytes_to_hash)
+    with _following(proofs, progress):
+        entries = workers.of_each(lambda proof, go_on: proof.entry(progress, go_on), largest_first)
+    return {proof.file.path: entry for proof, entry in zip(largest_first, entries, strict=True) if entry}
 
 
-def _entry(folder: Path, file: Wanted, there: os.stat_result, proven: Entry | None) -> Entry | None:
-    is_as_proven = proven and (proven.size, proven.mtime_ns) == (there.st_size, there.st_mtime_ns)
-    if proven and is_as_proven and not file.needs_git:
-        found = Digests(size=proven.size, sha256=proven.sha256)
-    else:
-        with reading(folder / file.path):
-            found = digests.of_file(folder / file.path, git=file.needs_git)
-    if not file.matches(found):
+@contextmanager
+def _following(proofs: Iterable["_Proof"], progress: Progress) -> Iterator[None]:
+    """Say what is hashed and how far it is, where anything is: of a whole checkpoint it takes minutes."""
+    sizes = {proof.file.path: proof.bytes_to_hash for proof in proofs if proof.bytes_to_hash}
+    if not sizes:
+        yield
+        return
+    size = sum(sizes.values())
+    said = f"{count(len(sizes))} of the right size, to be proven by hashing {amount(size)}"
+    progress.say("hash", said, files=len(sizes), bytes=size)
+    with progress.following(sizes):
+        yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Proof:
+    """A file of the right size, and what an earlier run has proven it to be, if one has."""
+
+    folder: Path
+    file: Wanted
+    there: os.stat_result
+    proven: Entry | None
+
+    @property
+    def _is_as_proven(self) -> bool:
+        proven = self.proven and (self.proven.size, self.proven.mtime_ns)
+        return proven == (self.there.st_size, self.there.st_mtime_ns)
+
+    @property
+    def _known(self) -> Digests | None:
+        """What it is, if that need not be looked at."""
+        if self.proven and self._is_as_proven and not self.file.needs_git:
+            return Digests(size=self.proven.size, sha256=self.proven.sha256)
         return None
-    if file.is_weights and not is_as_proven:
-        tensors.check_file(folder / file.path, file.tensors, file.path)
-    return entry_of(file, found.sha256, there)
+
+    @property
+    def bytes_to_hash(self) -> int:
+        return self.file.size * ((not self._known) + (not self.file.is_promised))
+
+    def entry(self, progress: Progress, go_on: GoOn) -> Entry | None:
+        """What the manifest shall say of it, None where it is not the wanted file."""
+        path = self.folder / self.file.path
+
+        def advance(size: int) -> None:
+            go_on()
+            progress.advance(self.file.path, size)
+
+        with reading(path):
+            found = self._known or digests.of_file(path, git=self.file.needs_git, advance=advance)
+        is_wanted = self.file.matches(found, advance)
+        progress.passed(self.file.path)
+        if not is_wanted:
+            return None
+        if self.file.is_weights and not self._is_as_proven:
+            tensors.check_file(path, self.file.tensors, self.file.path)
+        return entry_of(self.file, found.sha256, self.there)
 
 
 def entry_of(file: Wanted, sha256: str, there: os.stat_result) -> Entry:

@@ -109,7 +109,7 @@ def intend(request: Request, dest: Path, left: Found, options: Options, progress
         refusal.refuse(selection.config, f"{(overlay or base).name}/{CONFIG}", options.loader)
     there = gate.present(dest) if dest.exists() else {}
     directory.refuse_foreign(dest, there.keys() - left.ours.keys() - {file.path for file in selection.files})
-    kept = directory.prove(dest, selection.files, there, left.proven)
+    kept = directory.prove(dest, selection.files, there, left.proven, progress)
     directory.refuse_foreign(dest, there.keys() - left.ours.keys() - kept.keys())
     missing = [file for file in selection.files if file.path not in kept]
     steps = steps_for(dest, missing, kept, sorted(there.keys() - kept.keys()), known)

@@ -58,6 +58,10 @@ class Progress:
         self._tally.finish(path)
         self.say("file", f"{path}, {amount(size)}", path=path, size=size)
 
+    def passed(self, path: str) -> None:
+        """As `finished`, of a file that was there: not worth a line."""
+        self._tally.finish(path)
+
     @contextmanager
     def following(self, sizes: Mapping[str, int]) -> Iterator[None]:
         """Report on the way how much there is of the files in `sizes`, bytes by path, all that this run has to bring.

@@ -13,7 +13,8 @@ from dsv4_stack.guest.checkpoint.conversions import CheckpointKind
 from dsv4_stack.guest.checkpoint.index import TensorNames
 from dsv4_stack.guest.checkpoint.manifest import Origin
 from dsv4_stack.guest.checkpoint.sources import HubSource, Source
-from dsv4_stack.guest.digests import Digests
+from dsv4_stack.guest.digests import Advance, Digests
+from dsv4_stack.guest.files import reading
 from dsv4_stack.guest.hub import RemoteFile
 
 CONFIG: Final = convert.CONFIG_NAME
@@ -72,13 +73,24 @@ class Wanted:
     def needs_git(self) -> bool:
         return not self.sha256 and bool(self.git_sha1)
 
-    def matches(self, found: Digests) -> bool:
-        """Whether these are the file's bytes. `found` has a git hash where that is all that is promised."""
+    @property
+    def is_promised(self) -> bool:
+        """Else the file of a local folder has to be hashed itself, before it is known what is wanted."""
+        return bool(self.sha256 or self.git_sha1)
+
+    def matches(self, found: Digests, advance: Advance) -> bool:
+        """Whether these are the file's bytes. `found` has a git hash where that is all that is promised.
+
+        `advance` is told of what has to be hashed for that. Raises NotFoundError, Dsv4Error.
+        """
         if self.sha256:
             return found.sha256 == self.sha256
         if self.git_sha1:
             return found.git_sha1 == self.git_sha1
-        return isinstance(self.supply, Local) and digests.of_file(self.supply.path).sha256 == found.sha256
+        if not isinstance(self.supply, Local):
+            return False
+        with reading(self.supply.path):
+            return digests.of_file(self.supply.path, advance=advance).sha256 == found.sha256
 
 
 @dataclass(frozen=True, kw_only=True)
