@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,28 @@ def test_a_read_only_destination(
     )
     assert failure(world, capsys, "--base", BASE) == (2, message)
     assert world.server.requests == []
+
+
+def test_where_no_temporary_file_can_be(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container with a read-only root and no /tmp. A dry run may not write to the destination either."""
+
+    def nowhere() -> str:
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    message = "no folder for temporary files can be written | set TMPDIR to one that can"
+    assert failure(world, capsys, "--base", BASE, "--dry-run") == (2, message)
+    assert not world.dest.exists()
+    assert world.materialize("--base", BASE) == 0
+    assert [path.name for path in (world.dest / ".dsv4").iterdir()] == ["manifest.json"]
+
+
+def test_a_failure_before_the_first_file_leaves_no_folder(world: World) -> None:
+    (world.root / BASE / INDEX).write_bytes(b"{}")
+    assert world.materialize("--base", BASE) == 6
+    assert not world.dest.exists()
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from dsv4_stack.guest.checkpoint.progress import Progress
 from dsv4_stack.guest.checkpoint.reuse import Reuse
 from dsv4_stack.guest.checkpoint.sources import Source, open_source
 from dsv4_stack.guest.checkpoint.specs import HubSpec, Request, Spec
-from dsv4_stack.guest.checkpoint.steps import How, Steps, reclaimed, steps_for
+from dsv4_stack.guest.checkpoint.steps import PARTIAL, How, Steps, reclaimed, steps_for
 from dsv4_stack.guest.checkpoint.transfer import Transfer
 from dsv4_stack.guest.checkpoint.wanted import CONFIG, Selection, select
 from dsv4_stack.guest.download.limits import DEFAULT, Limits
@@ -70,7 +70,8 @@ def make(request: Request, dest: Path, options: Options, progress: Progress) -> 
         left = _look(dest, options, progress)
         if known := left.answer(request, options.lock):
             return Outcome(manifest=known, steps=None)
-        intent = intend(request, dest, left, options, progress)
+        # Where a run that is killed leaves nothing that the next one does not take away.
+        intent = intend(request, dest, left, options, progress, scratch=dest / PARTIAL)
         done, brought = _bring(dest, intent.steps, left, options.limits, progress=progress, held=held)
         made = _manifest(request, intent, {**done.keep, **brought}, options.loader)
         _refuse_changes(dest, made)
@@ -89,8 +90,10 @@ def plan(request: Request, dest: Path, options: Options, progress: Progress) -> 
     return steps
 
 
-def intend(request: Request, dest: Path, left: Found, options: Options, progress: Progress) -> Intent:
-    """Ask the sources, and look at what is there."""
+def intend(
+    request: Request, dest: Path, left: Found, options: Options, progress: Progress, *, scratch: Path | None = None
+) -> Intent:
+    """Ask the sources, and look at what is there. Small files come to `scratch`, or to a temporary folder."""
 
     def note(text: str) -> None:
         progress.say("retry", text, trouble=text)
@@ -101,7 +104,7 @@ def intend(request: Request, dest: Path, left: Found, options: Options, progress
         if options.lock and isinstance(spec, HubSpec) and not locked.find(options.lock, spec.repo, spec.requested):
             said = f"the lock has no {spec}, so the Hub alone says what it is"
             progress.say("note", said, source=str(spec))
-        return open_source(spec, options.lock, options.limits, known, note)
+        return open_source(spec, options.lock, options.limits, known, note, scratch=scratch)
 
     base, overlay = source(request.base), source(request.overlay) if request.overlay else None
     selection = select(base, overlay, converted=request.config is ConfigKind.CONVERT, allow=request.allow)

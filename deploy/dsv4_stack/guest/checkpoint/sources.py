@@ -1,14 +1,15 @@
 """Where files come from: a repository of the Hub at one commit, or a local folder. Both look the same from here on."""
 
+import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
-from dsv4_stack.errors import Dsv4Error, IntegrityError
+from dsv4_stack.errors import Dsv4Error, IntegrityError, UsageError
 from dsv4_stack.guest import access, digests, gate, hub, listing
 from dsv4_stack.guest.checkpoint import locked, manifest
 from dsv4_stack.guest.checkpoint.locked import Lock, LockedRepo
@@ -19,18 +20,22 @@ from dsv4_stack.guest.download.address import Address
 from dsv4_stack.guest.download.crew import fetch_all
 from dsv4_stack.guest.download.download import Download, Quiet
 from dsv4_stack.guest.download.limits import Limits
-from dsv4_stack.guest.files import plain_files, reading
+from dsv4_stack.guest.files import plain_files, reading, writing
 from dsv4_stack.guest.hub import RemoteFile, Snapshot
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubSource:
-    """A repository at one commit; `known` are the places on this machine where bytes of it may be."""
+    """A repository at one commit; `known` are the places on this machine where bytes of it may be.
+
+    `scratch` is where small files lie while they come, None for where temporary files go.
+    """
 
     snapshot: Snapshot
     is_locked: bool
     limits: Limits
     known: Reuse
+    scratch: Path | None
 
     @property
     def name(self) -> str:
@@ -68,8 +73,8 @@ class HubSource:
 
     def _fetched(self, file: RemoteFile) -> bytes:
         refuse_offline(f"{self.name}/{file.path}")
-        with tempfile.TemporaryDirectory(prefix="dsv4-") as folder:
-            target = Path(folder, "file")
+        with _room(self.scratch) as folder:
+            target = folder / "file"
             download = Download(
                 path=file.path,
                 address=self.address(file),
@@ -147,7 +152,28 @@ def refuse_offline(what: str) -> None:
     )
 
 
-def open_source(spec: Spec, lock: Lock, limits: Limits, known: Reuse, note: Callable[[str], None]) -> Source:
+@contextmanager
+def _room(scratch: Path | None) -> Iterator[Path]:
+    """A folder for a moment. Raises as `writing` does, and UsageError where temporary files may be nowhere."""
+    try:
+        parent = scratch or Path(tempfile.gettempdir())
+    except FileNotFoundError:
+        raise UsageError("no folder for temporary files can be written", "set TMPDIR to one that can") from None
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix="dsv4-", dir=parent))
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
+        if scratch:
+            with suppress(OSError):
+                scratch.rmdir()
+
+
+def open_source(
+    spec: Spec, lock: Lock, limits: Limits, known: Reuse, note: Callable[[str], None], *, scratch: Path | None
+) -> Source:
     """Ask what is there; offline, the lock says so. Raises as `listing.listing`, and IntegrityError where the listing
     is not as in the lock.
     """
@@ -160,7 +186,11 @@ def open_source(spec: Spec, lock: Lock, limits: Limits, known: Reuse, note: Call
         listed = listing.listing(spec.repo, found.revision if found else spec.requested, limits, note)
         snapshot = _agreed(listed, found) if found else listed
     return HubSource(
-        snapshot=replace(snapshot, requested=spec.requested), is_locked=found is not None, limits=limits, known=known
+        snapshot=replace(snapshot, requested=spec.requested),
+        is_locked=found is not None,
+        limits=limits,
+        known=known,
+        scratch=scratch,
     )
 
 
