@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.hub import BASE, CONFIG_BASE, OVERLAY, SHARDS, WANTED, World, contents, write
+from helpers.hub import BASE, CONFIG_BASE, OVERLAY, SHARDS, WANTED, World, contents, dsv4, write
 
 from dsv4_stack.guest.checkpoint import manifest
 from dsv4_stack.guest.checkpoint.steps import partial_of
@@ -206,6 +206,41 @@ def test_a_foreign_file_beside_a_finished_checkpoint(world: World, capsys: pytes
     )
     assert failure(world, capsys, "--base", BASE) == (6, message)
     assert (world.dest / manifest.NAME).read_bytes() == made
+
+
+def test_what_a_file_system_puts_there_is_not_foreign(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    """A volume that is mounted right at the destination, and an NFS client that keeps what another process has open."""
+    write(world.dest, {"lost+found/#12345": b"recovered", ".nfs00000000004c0a1200000001": b""})
+    assert world.materialize("--base", BASE) == 0
+    write(world.dest, {"encoding/.nfs00000000004c0a1200000002": b""})
+    capsys.readouterr()
+    assert world.materialize("--base", BASE) == 0
+    assert capsys.readouterr().out.startswith("materialize: nothing to fetch, ")
+    assert dsv4("gate", str(world.dest), "--deep") == 0
+    assert (world.dest / "lost+found/#12345").read_bytes() == b"recovered"
+
+
+def test_nothing_is_written_where_a_file_system_has_its_own(world: World) -> None:
+    write(world.root / BASE, {"lost+found/x.json": b"{}"})
+    assert world.materialize("--base", BASE) == 0
+    assert sorted(contents(world.dest)) == WANTED
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A test run by root may read everywhere, so the system's answer is made up."""
+    (world.dest / "encoding").mkdir(parents=True)
+    plain = os.scandir
+
+    def refuse(path: Path) -> Any:  # noqa: ANN401 - as os.scandir
+        if path == world.dest / "encoding":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return plain(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    message = f"{world.dest}/encoding cannot be read: Permission denied | run it as a user who may read it"
+    assert failure(world, capsys, "--base", BASE) == (1, message)
 
 
 def test_too_small_a_disk_is_told_before_the_first_shard(

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Final
 
 from dsv4_stack.errors import Dsv4Error, NoSpaceError, NotFoundError, UsageError
 
+_NFS_KEPT: Final = re.compile(r"\.nfs[0-9A-Fa-f]+")
 _FULL: Final = {errno.ENOSPC, errno.EDQUOT}
 _CLOSED: Final = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST}
 
@@ -82,16 +84,38 @@ def sync_folder(folder: Path) -> None:
 
 
 def plain_files(root: Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Everything below `root` that is no folder, links included, as its path from there with slashes."""
+    """Everything below `root` that is no folder, links included, as its path from there with slashes.
+
+    What is the file system's own is left out. Raises NotFoundError where there is no `root`, and Dsv4Error that names
+    the folder which cannot be read.
+    """
     folders = [(root, "")]
     while folders:
         folder, prefix = folders.pop()
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    folders.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                else:
-                    yield prefix + entry.name, entry
+        try:
+            with reading(folder), os.scandir(folder) as entries:
+                for entry in entries:
+                    path = prefix + entry.name
+                    if is_of_file_system(path):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        folders.append((Path(entry.path), f"{path}/"))
+                    else:
+                        yield path, entry
+        except NotFoundError:
+            # Another run may be at work, and take folders away.
+            if not prefix:
+                raise
+
+
+def is_of_file_system(path: str) -> bool:
+    """Whether a path below a folder is one that file systems make by themselves.
+
+    ext4 has `lost+found` at the top of a volume; an NFS client keeps a file that is deleted and still open:
+    https://man7.org/linux/man-pages/man8/mklost+found.8.html, https://nfs.sourceforge.net/#faq_d2
+    """
+    top, _, _ = path.partition("/")
+    return top == "lost+found" or bool(_NFS_KEPT.fullmatch(path.rpartition("/")[2]))
 
 
 def amount(size: int) -> str:

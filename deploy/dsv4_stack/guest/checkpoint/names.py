@@ -7,6 +7,8 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Final
 
+from dsv4_stack.guest.files import is_of_file_system
+
 _PATH_BYTES: Final = 1024
 _NAME_BYTES: Final = 255
 _DEPTH: Final = 32
@@ -97,7 +99,7 @@ def is_wanted(path: str, allow: Sequence[str] = ()) -> bool:
     `allow` are patterns of whole paths, `*` standing for slashes too, that are taken besides; hidden files never are.
     """
     name = PurePosixPath(path)
-    if any(part.startswith(".") for part in name.parts):
+    if any(part.startswith(".") for part in name.parts) or is_of_file_system(path):
         return False
     if any(fnmatchcase(path, pattern) for pattern in allow):
         return True
