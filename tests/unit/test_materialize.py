@@ -259,10 +259,8 @@ def test_files_that_someone_downloaded_already_are_proven_and_kept(
     write(world.dest, {path: base[path] for path in (*SHARDS, INDEX)})
     before = identities(world.dest)
     assert world.materialize("--base", BASE) == 0
-    assert capsys.readouterr().err.splitlines()[:2] == [
-        "materialize: 5 files of the right size, to be proven by hashing 16.6 KiB",
-        "materialize: 5 files to fetch, 45 bytes; 1 file to write, 6.7 KiB; 5 are there",
-    ]
+    said = capsys.readouterr().err.splitlines()[0]
+    assert said == "materialize: 5 files to fetch, 45 bytes; 1 file to write, 6.7 KiB; 5 are there"
     assert {path: identities(world.dest)[path] for path in before} == before
 
 

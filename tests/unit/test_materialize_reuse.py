@@ -4,12 +4,13 @@ import json
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import huggingface_hub
 import pytest
 from helpers.hub import BASE, OVERLAY, SHARDS, WANTED, World, contents, dsv4, write
 
-from dsv4_stack.guest.checkpoint import manifest
+from dsv4_stack.guest.checkpoint import manifest, reuse
 from dsv4_stack.guest.clones import Way, share
 
 pytest_plugins = ["helpers.hub_fixtures"]
@@ -203,7 +204,6 @@ def test_a_wrong_header_of_a_file_that_is_there_already_ends_it(
     write(world.dest, {SHARD: path.read_bytes()})
     assert world.materialize("--base", BASE) == 6
     assert capsys.readouterr().err == (
-        "materialize: 1 file of the right size, to be proven by hashing 4.1 KiB\n"
         f"error: {SHARD} is no whole safetensors file: lacks tensors that the index puts there: layer.0\n"
         "  next: take it from a revision or a folder where it is whole\n"
     )
@@ -280,6 +280,35 @@ def test_what_came_of_a_file_is_worth_more_than_what_may_be_it(world: World, tmp
     assert world.materialize("--base", BASE, "--reuse", str(wrong)) == 0
     assert 0 < world.server.sent[f"{BASE}/{SHARD}"] <= (world.root / BASE / SHARD).stat().st_size
     assert contents(world.dest)[SHARD] == (world.root / BASE / SHARD).read_bytes()
+
+
+def test_what_came_of_a_file_stays_until_a_link_took_its_place(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = 2 << 20
+    header = json.dumps({"layer.0": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}}).encode()
+    (world.root / BASE / SHARD).write_bytes(struct.pack("<Q", len(header)) + header + os.urandom(size))
+    world.server.faults.stall[f"{BASE}/{SHARD}"] = size
+    assert world.materialize("--base", BASE, "--stall-timeout", "10", "--stall-limit", "1.5") == 8
+    world.server.faults.stall.clear()
+    neighbour = world.dest.with_name("neighbour")
+    assert dsv4("materialize", "--base", BASE, "--dest", str(neighbour)) == 0
+    capsys.readouterr()
+    world.server.sent.clear()
+    # The neighbour vouches for it as long as nobody looks, and is gone when it is to be linked.
+    plain = reuse.take
+
+    def too_late(candidate: reuse.Candidate, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as take
+        (neighbour / SHARD).unlink(missing_ok=True)
+        return plain(candidate, *args, **kwargs)
+
+    monkeypatch.setattr(reuse, "take", too_late)
+    assert world.materialize("--base", BASE) == 0
+    assert "materialize: 1 file to link, 2.0 MiB; 10 are there" in capsys.readouterr().err.splitlines()
+    assert list(world.server.sent) == [f"{BASE}/{SHARD}"]
+    assert world.server.sent[f"{BASE}/{SHARD}"] <= size / 2
+    assert contents(world.dest)[SHARD] == (world.root / BASE / SHARD).read_bytes()
+    assert [path.name for path in (world.dest / ".dsv4").iterdir()] == ["manifest.json"]
 
 
 @pytest.mark.parametrize("change", ["content", "more", "less"])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from dsv4_stack.errors import IntegrityError, NoSpaceError
 from dsv4_stack.guest import digests, workers
@@ -17,6 +18,9 @@ from dsv4_stack.guest.checkpoint.wanted import Wanted
 from dsv4_stack.guest.digests import Digests
 from dsv4_stack.guest.files import amount, count, reading, sync_folder, writing
 from dsv4_stack.guest.workers import GoOn
+
+_WORTH_A_WORD: Final = 256 << 20
+"""Less is hashed before anybody could read that it is."""
 
 
 def prove(
@@ -45,10 +49,10 @@ def prove(
 def _following(proofs: Iterable["_Proof"], progress: Progress) -> Iterator[None]:
     """Say what is hashed and how far it is, where anything is: of a whole checkpoint it takes minutes."""
     sizes = {proof.file.path: proof.bytes_to_hash for proof in proofs if proof.bytes_to_hash}
-    if not sizes:
+    size = sum(sizes.values())
+    if size < _WORTH_A_WORD:
         yield
         return
-    size = sum(sizes.values())
     said = f"{count(len(sizes))} of the right size, to be proven by hashing {amount(size)}"
     progress.say("hash", said, files=len(sizes), bytes=size)
     with progress.following(sizes):

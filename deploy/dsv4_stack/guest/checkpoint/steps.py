@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from dsv4_stack.guest.download.partial import MARKS
 from dsv4_stack.guest.files import amount, count, plain_files
 
 PARTIAL: Final = f"{STATE}/partial"
+_MADE: Final = ".made"
 _DIGEST: Final = 8
 _NAME_BYTES: Final = 120
 
@@ -87,6 +88,12 @@ def partial_of(folder: Path, path: str) -> Path:
     return folder / PARTIAL / f"{digest}-{path.encode()[-_NAME_BYTES:].decode(errors='ignore').rpartition('/')[2]}"
 
 
+def made_at(folder: Path, path: str) -> Path:
+    """Where a file is made of what this machine has: not over what came of it through the network."""
+    partial = partial_of(folder, path)
+    return partial.with_name(partial.name + _MADE)
+
+
 def steps_for(
     folder: Path, missing: Iterable[Wanted], keep: Mapping[str, Entry], remove: Iterable[str], known: Reuse
 ) -> Steps:
@@ -98,7 +105,7 @@ def steps_for(
 def reclaimed(folder: Path, steps: Steps) -> int:
     """Bytes that removing sets free, and those that unfinished files take already beyond what counts of them."""
     gone = {folder / path for path in steps.remove} | set(steps.litter)
-    partial = {partial_of(folder, step.file.path) for step in steps.of(How.FETCH)}
+    partial = {partial_of(folder, step.file.path) for step in [*steps.of(How.FETCH), *steps.of(How.LINK)]}
     parts = {part for target in partial for part in xet.parts(target)}
     stats = [os.lstat(path) for path in gone | partial | parts if os.path.lexists(path)]
     # What another name holds on to as well does not go.
@@ -140,11 +147,11 @@ def _how(folder: Path, candidate: Candidate) -> How:
     return How.LINK if clones.can_share(candidate.path, existing) else How.COPY
 
 
-def _litter(folder: Path, bring: Iterable[Step]) -> Iterable[Path]:
-    """What earlier runs left that this one does not go on with."""
-    fetched = [step for step in bring if step.how is How.FETCH]
-    going_on = {partial_of(folder, step.file.path).name for step in fetched if step.there}
-    rooms = {partial_of(folder, step.file.path).name + xet.ROOM for step in fetched}
+def _litter(folder: Path, bring: Iterable[Step]) -> Iterator[Path]:
+    """What earlier runs left that this one does not go on with. A link takes no room, so it may fail first."""
+    files = [step.file for step in bring if step.how in (How.FETCH, How.LINK)]
+    going_on = {partial_of(folder, file.path).name for file in files if _there(folder, file)}
+    rooms = {partial_of(folder, file.path).name + xet.ROOM for file in files}
     root = folder / PARTIAL
     if root.is_dir():
         for path, _ in plain_files(root):

@@ -15,13 +15,13 @@ from dsv4_stack.guest.checkpoint.journal import Journal
 from dsv4_stack.guest.checkpoint.progress import Progress
 from dsv4_stack.guest.checkpoint.reuse import Needed
 from dsv4_stack.guest.checkpoint.sources import refuse_offline
-from dsv4_stack.guest.checkpoint.steps import PARTIAL, How, Step, partial_of
+from dsv4_stack.guest.checkpoint.steps import PARTIAL, How, Step, made_at, partial_of
 from dsv4_stack.guest.checkpoint.wanted import Content, Local, Remote, Wanted
 from dsv4_stack.guest.digests import Digests
 from dsv4_stack.guest.download.crew import fetch_all
 from dsv4_stack.guest.download.download import Download
 from dsv4_stack.guest.download.limits import Limits
-from dsv4_stack.guest.download.partial import Watch
+from dsv4_stack.guest.download.partial import MARKS, Watch
 from dsv4_stack.guest.files import count, make_folder, sync_folder, write_atomically, writing
 
 
@@ -67,7 +67,7 @@ class Transfer:
                 raise
 
     def _bring(self, step: Step) -> bool:
-        file, target = step.file, partial_of(self._folder, step.file.path)
+        file, target = step.file, made_at(self._folder, step.file.path)
         with writing(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
@@ -89,6 +89,7 @@ class Transfer:
                 if file.is_weights:
                     tensors.check_file(target, file.tensors, file.path)
                 self._place(file, target, found)
+                self._forget_partial(file)
                 return True
             self._progress.retreat(file.path)
             note = f"{candidate.path} is not what it is said to be, and not used"
@@ -100,6 +101,13 @@ class Transfer:
             )
         self.fetched.add(file.path)
         return False
+
+    def _forget_partial(self, file: Wanted) -> None:
+        """What came of it through the network is not needed any more, and the others may need its room."""
+        partial = partial_of(self._folder, file.path)
+        for left in (partial, partial.with_name(partial.name + MARKS)):
+            with writing(left):
+                left.unlink(missing_ok=True)
 
     def _fetch(self, files: Iterable[Wanted]) -> None:
         wanted = {file.path: file for file in files}
