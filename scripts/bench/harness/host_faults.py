@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from harness import disk
+from harness.contenders import hooked
 from harness.processes import Process
 from harness.resume import wait_for
 from harness.scenarios import LIMIT_S, Scenario, SkippedError
@@ -31,6 +32,12 @@ def all_of_them() -> list[Scenario]:
         Scenario(name="the disk is too small", exits=_NO_SPACE, fault=_small_disk),
         Scenario(
             name="the disk fills up at 30 %", exits=frozenset({0}), fault=_disk_that_fills, during=_fill_at_a_third
+        ),
+        Scenario(
+            name="the disk fills up at 30 %, and no room could be claimed",
+            exits=_NO_SPACE,
+            fault=_disk_that_fills_unclaimed,
+            during=_fill_at_a_third,
         ),
         Scenario(name="the volume is read-only", exits=_CLOSED, fault=_read_only),
         Scenario(name="no permission to write", exits=_CLOSED, fault=_forbidden),
@@ -73,6 +80,15 @@ def _disk_that_fills(stage: Stage) -> Iterator[None]:
     volume = _mounted(stage, 2 * stage.wanted.size)
     yield
     (volume / "filler").unlink()
+
+
+@contextmanager
+def _disk_that_fills_unclaimed(stage: Stage) -> Iterator[None]:
+    """As NFS before 4.2 is: what is written last finds out."""
+    with _disk_that_fills(stage):
+        stage.env = hooked("no-fallocate")
+        yield
+        stage.env = {}
 
 
 def _fill_at_a_third(stage: Stage, process: Process) -> str:

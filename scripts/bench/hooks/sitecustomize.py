@@ -1,12 +1,14 @@
 """Python imports this first where the benchmarks put it on PYTHONPATH: BENCH_HOOK says what a process shall see.
 
 `fsync-off` makes fsync do nothing, which is how the cost of fsync is measured; `clock-jump` sets the clock ten years on
-after half a second, and back to 1990 after another.
+after half a second, and back to 1990 after another; `no-fallocate` is a file system that claims no room beforehand.
 """
 
+import ctypes
+import errno
 import os
 import time
-from typing import Final
+from typing import Any, Final
 
 _YEARS_NS: Final = 365 * 24 * 3600 * 10**9
 
@@ -31,8 +33,23 @@ def _make_clock_jump() -> None:
     time.time = lambda: jumping_ns() / 1e9
 
 
+def _refuse_fallocate() -> None:
+    plain = ctypes.CDLL.__getattr__
+
+    def refuse(*_arguments: object) -> int:
+        ctypes.set_errno(errno.EOPNOTSUPP)
+        return -1
+
+    def refusing(library: ctypes.CDLL, name: str) -> Any:  # noqa: ANN401 - a function of the C library
+        return refuse if name == "fallocate" else plain(library, name)
+
+    ctypes.CDLL.__getattr__ = refusing  # type: ignore[method-assign]
+
+
 match os.environ.get("BENCH_HOOK"):
     case "fsync-off":
         _switch_fsync_off()
     case "clock-jump":
         _make_clock_jump()
+    case "no-fallocate":
+        _refuse_fallocate()
