@@ -153,7 +153,8 @@ def _allow_many_files() -> None:
 def _share_one_heap() -> None:
     """Else glibc gives each connection's thread a heap of its own, and each keeps what was once needed there.
 
-    What takes memory here holds Python's own lock meanwhile, so nobody waits. Other C libraries have no such heaps.
+    Nearly all that takes memory here holds Python's own lock meanwhile, so nobody waits. Other C libraries have no such
+    heaps.
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
     with suppress(OSError, AttributeError):

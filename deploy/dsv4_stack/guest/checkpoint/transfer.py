@@ -17,6 +17,7 @@ from dsv4_stack.guest.checkpoint.reuse import Needed
 from dsv4_stack.guest.checkpoint.sources import refuse_offline
 from dsv4_stack.guest.checkpoint.steps import PARTIAL, How, Step, made_at, partial_of
 from dsv4_stack.guest.checkpoint.wanted import Content, Local, Remote, Wanted
+from dsv4_stack.guest.clones import removed_on_failure
 from dsv4_stack.guest.digests import Digests
 from dsv4_stack.guest.download.crew import fetch_all
 from dsv4_stack.guest.download.download import Download
@@ -86,8 +87,7 @@ class Transfer:
                 reused=partial(self._progress.reuse, file.path),
             )
             if found:
-                if file.is_weights:
-                    tensors.check_file(target, file.tensors, file.path)
+                _look_into(file, target)
                 self._place(file, target, found)
                 self._forget_partial(file)
                 return True
@@ -181,9 +181,15 @@ def _header_watch(file: Wanted) -> Watch:
     return watch
 
 
+def _look_into(file: Wanted, target: Path) -> None:
+    """As the watch does, at a whole file that came in another way; one that is no good does not stay."""
+    if file.is_weights:
+        with removed_on_failure(target):
+            tensors.check_file(target, file.tensors, file.path)
+
+
 def _by_xet(file: Wanted, target: Path, advance: Callable[[int], None]) -> None:
     assert isinstance(file.supply, Remote)  # noqa: S101 - others are not fetched
     snapshot = file.supply.source.snapshot
     xet.fetch(snapshot.repo, snapshot.revision, file.path, size=file.size, target=target, advance=advance)
-    if file.is_weights:
-        tensors.check_file(target, file.tensors, file.path)
+    _look_into(file, target)
