@@ -42,6 +42,13 @@ def test_folders_and_records_are_given_weights_and_what_is_linked_are_not(weight
     assert own.give(weights, UID, UID, files=False) == 0
 
 
+@pytest.mark.parametrize("files", [False, True])
+def test_what_fsck_keeps_for_root_stays_root_s(weights: Path, *, files: bool) -> None:
+    (weights / "lost+found/#12").mkdir(parents=True, mode=0o700)
+    own.give(weights, UID, UID, files=files)
+    assert owner(weights / "lost+found") == owner(weights / "lost+found/#12") == 0
+
+
 def test_a_tree_is_given_whole_but_for_what_is_linked(weights: Path) -> None:
     own.give(weights, UID, UID, files=True)
     kept = {

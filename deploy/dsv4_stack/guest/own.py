@@ -11,6 +11,7 @@ from typing import Final
 
 from dsv4_stack.errors import UsageError
 from dsv4_stack.guest.checkpoint.manifest import STATE
+from dsv4_stack.guest.files import is_of_file_system
 
 ALSO: Final = "DSV4_OWN_"
 _NEXT: Final = "name a folder on a file system that knows owners: --weights DIR, or $DSV4_WEIGHTS_DIR"
@@ -58,7 +59,9 @@ def give(root: Path, uid: int, gid: int, *, files: bool) -> int:
     Raises OSError.
     """
     count = 0
-    for path, _, names, handle in os.fwalk(root, follow_symlinks=False):
+    for path, folders, names, handle in os.fwalk(root, follow_symlinks=False):
+        # What the walk does not find in the list it does not enter.
+        folders[:] = [name for name in folders if not is_of_file_system(str((Path(path) / name).relative_to(root)))]
         ours = [""] + (names if files or STATE in Path(path).relative_to(root).parts else [])
         for name in ours:
             count += _give_one(name, handle, uid, gid)
