@@ -156,7 +156,16 @@ Requests: 0. Shards read: 0. Read in all: 2.0 MiB, Python's own modules included
 
 
 def test_all_tables_of_a_run() -> None:
-    assert figures.as_markdown(MEASURED, "2026-01-01; a machine.", "bench --write") == TEXT
+    assert figures.as_markdown([MEASURED], "2026-01-01; a machine.", "bench --write") == TEXT
+
+
+def test_a_bar_has_to_hold_in_every_run() -> None:
+    text = figures.as_markdown([MEASURED, replace(MEASURED, warm=replace(MEASURED.warm, requests=1))], "", "")
+    bars_table = text.partition("### Bars\n\n")[2].splitlines()
+    assert bars_table[0] == "|  | run 1 | run 2 | bar |  |"
+    assert bars_table[2] == "| cold, tmpfs: wall / curl | 0.75 | 0.75 | at most 1.00 | holds |"
+    assert "| warm: requests | 0 | 1 | at most 0 | MISSED |" in bars_table
+    assert "| warm, container, read-only: s over `true` | 0.060 | 0.060 | at most 0.050 | MISSED |" in bars_table
 
 
 def test_what_is_not_there_is_not_measured() -> None:
@@ -175,7 +184,7 @@ def test_what_is_not_there_is_not_measured() -> None:
         "not measured: warm: shards read: nothing, at most 0",
         "not measured: --deep: bytes/s / openssl speed: nothing, at least 0.80",
     ]
-    text = figures.as_markdown(bare, "", "")
+    text = figures.as_markdown([bare], "", "")
     assert "| curl -Z, 8 connections | not installed |  |  |  |  |  |  |  |  |\n" in text
     assert text.count("\n\nNot measured in a container: no docker.\n") == 1
     assert text.count("| openssl speed -evp sha256, all cores | — | — |\n") == 1

@@ -1,8 +1,10 @@
 """What a figure has to be, and whether it is."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+
+from harness.tables import table
 
 
 class Verdict(StrEnum):
@@ -47,3 +49,15 @@ class Bar:
 
 def missed(bars: Iterable[Bar]) -> bool:
     return any(bar.verdict is Verdict.MISSED for bar in bars)
+
+
+def as_table(runs: Sequence[Sequence[Bar]]) -> str:
+    """The same bars of each run, and the worst verdict on each."""
+    rows = []
+    for same in zip(*runs, strict=True):
+        (what, _, limit, _), measured = same[0].cells(), [bar.cells()[1] for bar in same]
+        verdicts = {bar.verdict for bar in same}
+        worst = next(verdict for verdict in (Verdict.MISSED, Verdict.UNKNOWN, Verdict.HOLDS) if verdict in verdicts)
+        rows.append([what, *measured, limit, worst.value])
+    heads = ["measured"] if len(runs) == 1 else [f"run {number}" for number in range(1, len(runs) + 1)]
+    return table(["", *heads, "bar", ""], rows)

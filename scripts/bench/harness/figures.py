@@ -1,10 +1,10 @@
 """All figures of one run, the bars that they are held against, and the text that says so."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness import cold, resume
-from harness.bars import Bar
+from harness.bars import Bar, as_table
 from harness.cold import Figures
 from harness.contenders import ARIA2C, CURL, CURL_THEN_SHA256, DSV4, DSV4_WITHOUT_FSYNC, HF, Contender
 from harness.deep import Deep
@@ -85,8 +85,9 @@ def _warm_bars(found: Measured) -> list[Bar]:
     ]
 
 
-def as_markdown(found: Measured, made_with: str, command: str) -> str:
-    """Every table, with what it was made with and how to make it again."""
+def as_markdown(runs: Sequence[Measured], made_with: str, command: str) -> str:
+    """Every table of the last run, the bars of all, with what they were made with and how to make them again."""
+    found = runs[-1]
     sections = {
         f"Cold, to a tmpfs: {found.sizes['cold']}": cold.as_table(IN_MEMORY, found.memory, CURL) + _limit(found),
         f"Cold, to a disk: {found.sizes['cold']}": cold.as_table(ON_DISK, found.disk, CURL) + _fsync(found.disk),
@@ -94,7 +95,7 @@ def as_markdown(found: Measured, made_with: str, command: str) -> str:
         f"Resume after kill -9: {found.sizes['resume']}": resume.as_table(found.resumed),
         f"Warm: {found.sizes['warm']}": _warm(found),
         f"--deep: {found.sizes['cold']}": _deep(found.deep),
-        "Bars": table(["", "measured", "bar", ""], [bar.cells() for bar in bars(found)]),
+        "Bars": as_table([bars(each) for each in runs]),
     }
     tables = "\n\n".join(f"### {title}\n\n{text}" for title, text in sections.items())
     return f"Made with `{command}`. {made_with}\n\n{tables}\n"
