@@ -1,22 +1,20 @@
 """Fetches files over as many connections as it takes, spread over the files that are not whole yet."""
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NoSpaceError, NotAllowedError, NotFoundError
-from dsv4_stack.guest import digests, http
+from dsv4_stack.errors import Dsv4Error, IntegrityError, NetworkError, NotAllowedError, NotFoundError
+from dsv4_stack.guest import http
 from dsv4_stack.guest.digests import Digests
 from dsv4_stack.guest.download.courier import Courier, PlainRefusedError
 from dsv4_stack.guest.download.download import Download, Listener
+from dsv4_stack.guest.download.job import Job, open_job
 from dsv4_stack.guest.download.limits import Limits
 from dsv4_stack.guest.download.partial import Partial, Piece, SupersededError
-from dsv4_stack.guest.files import amount, writing
+from dsv4_stack.guest.files import amount
 
 Done = Callable[[Download, Digests], None]
 
@@ -29,30 +27,6 @@ _END_S: Final = 2.0
 
 class _StoppedError(Exception):
     """The run has ended, so this file need not go on."""
-
-
-@dataclass(kw_only=True)
-class _Job:
-    """`connections` bring it now; `failures` times it was whole and not the promised bytes.
-
-    `begun_otherwise`: an earlier run has brought more of it by another way than plain HTTP. `comes_otherwise`: so does
-    this one, `otherwise` bytes by now.
-    """
-
-    download: Download
-    partial: Partial
-    connections: int = 0
-    failures: int = 0
-    begun_otherwise: bool = False
-    comes_otherwise: bool = False
-    otherwise: int = 0
-    is_over: bool = False
-
-    @property
-    def there(self) -> int:
-        """Bytes of it that are on the disk."""
-        size = self.download.size
-        return size if self.is_over else size - self.partial.missing + self.otherwise
 
 
 def fetch_all(downloads: Sequence[Download], limits: Limits, listener: Listener, done: Done) -> None:
@@ -85,27 +59,17 @@ class _Crew:
         self._courier = Courier(limits, listener, self._stop)
         self._error: BaseException | None = None
         self._finishing = 0
-        self._jobs: list[_Job] = []
+        self._jobs: list[Job] = []
         self._threads: list[threading.Thread] = []
         self._hands = 0
         self._looked, self._looked_at = time.monotonic(), 0
 
-    def _open(self, download: Download) -> _Job:
-        partial = Partial(
-            download.target,
-            download.identity,
-            download.size,
-            by_git=not download.sha256,
-            limits=self._limits,
-            watch=download.watch,
-        )
-        if partial.resumed:
-            self._listener.reuse(download.path, partial.resumed)
-        return _Job(download=download, partial=partial, begun_otherwise=download.otherwise_there > partial.resumed)
-
     def work(self) -> None:
         for download in self._downloads:
-            self._jobs.append(self._open(download))
+            job = open_job(download, self._limits)
+            self._jobs.append(job)
+            if job.partial.resumed:
+                self._listener.reuse(download.path, job.partial.resumed)
         self._begin(self._flush, "flush")
         self._begin(self._claim, "claim")
         self._open_connections(self._limits.first_jobs)
@@ -220,7 +184,7 @@ class _Crew:
             if piece is None or self._bring(job, piece):
                 self._finish(job)
 
-    def _next(self) -> tuple[_Job, Piece | None] | None:
+    def _next(self) -> tuple[Job, Piece | None] | None:
         """A piece of the file that the fewest connections bring; without a piece: a file that is whole already."""
         with self._change:
             while not self._stop.is_set():
@@ -235,7 +199,7 @@ class _Crew:
                 self._change.wait()
             return None
 
-    def _bring(self, job: _Job, piece: Piece) -> bool:
+    def _bring(self, job: Job, piece: Piece) -> bool:
         """Fetch a piece. True: it was the last that was missing of its file."""
         try:
             if job.begun_otherwise:
@@ -255,7 +219,7 @@ class _Crew:
             self._change.notify_all()
         return is_last
 
-    def _finish(self, job: _Job) -> None:
+    def _finish(self, job: Job) -> None:
         """Prove a file that is whole, and hand it over or fetch it again."""
         generation = job.partial.generation
         with self._busy():
@@ -268,7 +232,7 @@ class _Crew:
             job.connections -= 1
             self._change.notify_all()
 
-    def _hand_over(self, job: _Job, found: Digests) -> None:
+    def _hand_over(self, job: Job, found: Digests) -> None:
         with self._handing:
             if self._stop.is_set():
                 raise _StoppedError
@@ -277,7 +241,7 @@ class _Crew:
             job.partial.forget()
             job.is_over = True
 
-    def _start_again(self, job: _Job, error: IntegrityError, generation: int) -> None:
+    def _start_again(self, job: Job, error: IntegrityError, generation: int) -> None:
         """Once: what went wrong may be a part that an earlier run left, or a passing trouble on the way."""
         if generation != job.partial.generation:
             return
@@ -289,7 +253,7 @@ class _Crew:
             self._listener.retreat(job.download.path)
             self._listener.say("note", f"{error.message}; it is fetched again", message=error.message)
 
-    def _bring_otherwise(self, job: _Job, generation: int, refusal: Dsv4Error | None) -> None:
+    def _bring_otherwise(self, job: Job, generation: int, refusal: Dsv4Error | None) -> None:
         """`refusal` is plain HTTP's; without one it has not been asked yet."""
         download = job.download
         if not job.partial.step_aside(generation):
@@ -300,7 +264,9 @@ class _Crew:
             self._courier.trouble = refusal.message
         try:
             with self._other_way:
-                self._go_the_other_way(job)
+                job.go_the_other_way(
+                    lambda count: self._advance(download.path, count), lambda: self._listener.retreat(download.path)
+                )
         except (NotAllowedError, NotFoundError) as error:
             if refusal or job.comes_otherwise:
                 raise refusal or error from None
@@ -308,36 +274,11 @@ class _Crew:
             job.partial.come_back()
             return
         with self._busy():
-            found = _digests_on_disk(download.target, by_git=not download.sha256)
+            found = job.digests_on_disk()
             if problem := download.problem(found):
                 download.target.unlink()
                 raise self._wrong(download, problem)
             self._hand_over(job, found)
-
-    def _go_the_other_way(self, job: _Job) -> None:
-        """What came by plain HTTP is kept until the other way has brought something, or finds no room beside it."""
-        download = job.download
-        assert download.otherwise  # noqa: S101 - else nothing is refused in this way
-
-        def advance(count: int) -> None:
-            if count and not job.comes_otherwise:
-                self._give_way(job)
-            job.otherwise += count
-            self._advance(download.path, count)
-
-        # The run may have ended while another file had its turn.
-        advance(0)
-        try:
-            download.otherwise(download.target, advance)
-        except NoSpaceError:
-            # It may have been as fast as to find the disk full of what just gave way to it, so once more.
-            self._give_way(job)
-            download.otherwise(download.target, advance)
-
-    def _give_way(self, job: _Job) -> None:
-        job.comes_otherwise, job.otherwise = True, 0
-        job.partial.give_way()
-        self._listener.retreat(job.download.path)
 
     def _wrong(self, download: Download, problem: str) -> IntegrityError:
         return IntegrityError(f"{http.shown(download.address.url)}: {problem}", _BROKEN_ON_THE_WAY)
@@ -357,9 +298,3 @@ class _Crew:
         finally:
             with self._change:
                 self._finishing -= 1
-
-
-def _digests_on_disk(path: Path, *, by_git: bool) -> Digests:
-    with writing(path), path.open("rb") as file:
-        os.fsync(file.fileno())
-    return digests.of_file(path, git=by_git)
