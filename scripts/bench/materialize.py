@@ -79,7 +79,7 @@ QUICK: Final = Scale(
     rounds=Rounds(kept=1, dropped=0),
     warm_rounds=Rounds(kept=1, dropped=0),
     openssl_s=1,
-    killed_s=0.5,
+    killed_s=3,
 )
 
 
