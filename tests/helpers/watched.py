@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -40,9 +40,16 @@ QUESTION = {"model": "model", "prompt": "abc", "max_tokens": 3, "expect": "^def$
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """All different: each is held until all are chosen."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @dataclass
@@ -102,7 +109,7 @@ class Watched:
     def ready(self) -> tuple[int, str]:
         return self.ask("GET", "/ready", port=self.notice)
 
-    def wait(self, start: str, *, seconds: float = 20) -> None:
+    def wait(self, start: str, *, seconds: float = 60) -> None:
         """Until /ready begins so."""
         assert wait_until(lambda: self.ready[1].startswith(start), timeout_s=seconds, interval_s=0.05), self.said
 
@@ -123,7 +130,8 @@ def watched(
     """Started, and killed in the end with whatever is left of it."""
     for name in ("run", "caches"):
         (folder / name).mkdir(exist_ok=True)
-    port, notice, log = free_port(), free_port(), folder / "log"
+    port, notice = free_ports(2)
+    log = folder / "log"
     given = {
         "model": str(folder / "model"),
         "run": str(folder / "run"),
