@@ -23,8 +23,8 @@ class Answer:
 
 
 @contextmanager
-def connected(server: DemoHub, *, timeout: float = 5.0) -> Iterator[HTTPConnection]:
-    connection = HTTPConnection(str(server.server_address[0]), server.server_address[1], timeout=timeout)
+def connected(server: DemoHub) -> Iterator[HTTPConnection]:
+    connection = HTTPConnection(str(server.server_address[0]), server.server_address[1], timeout=30)
     try:
         yield connection
     finally:

@@ -34,7 +34,8 @@ class Scripted(socketserver.ThreadingTCPServer):
 
 class _Handler(socketserver.StreamRequestHandler):
     server: Scripted
-    timeout = 5
+    # Longer than any test waits for it to end a connection by itself.
+    timeout = 30
 
     def handle(self) -> None:
         self.server.accepted += 1

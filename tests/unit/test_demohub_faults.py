@@ -3,8 +3,7 @@
 import json
 import threading
 import time
-from contextlib import suppress
-from http.client import HTTPResponse, RemoteDisconnected
+from http.client import RemoteDisconnected
 
 import pytest
 from helpers.hub import BASE, OVERLAY, SHARDS, World
@@ -21,7 +20,7 @@ PATH = f"/{BASE}/resolve/main/{SHARDS[0]}"
 OTHER_PATH = f"/{BASE}/resolve/main/{SHARDS[1]}"
 LISTING = f"/api/models/{BASE}/revision/main?blobs=true"
 SOON_S = 0.05
-"""Nothing came for so long: nothing comes."""
+"""Nothing came for so long after what had to come: nothing comes."""
 
 
 @pytest.fixture
@@ -120,27 +119,21 @@ def test_only_bodies_that_have_the_byte_count_as_flipped(world: World, faults: F
     assert ask(world.server, PATH).body == content
 
 
-def stalled(response: HTTPResponse) -> bytes:
-    """What came before nothing more did."""
-    parts: list[bytes] = []
-    with suppress(TimeoutError):
-        parts.extend(iter(response.read1, b""))
-        pytest.fail("the body ended")
-    return b"".join(parts)
-
-
 def test_a_body_stalls_until_the_fault_is_cleared(world: World, faults: Faults, content: bytes) -> None:
     faults.stall[FILE] = 100
     faults.stall_times[FILE] = 1
-    with connected(world.server, timeout=SOON_S) as connection:
+    with connected(world.server) as connection:
         connection.request("GET", PATH, headers=part(50, 1050))
         response = connection.getresponse()
         socket = connection.sock
-        assert stalled(response) == content[50:150]
+        assert response.read(100) == content[50:150]
+        socket.settimeout(SOON_S)
+        with pytest.raises(TimeoutError):
+            response.read1()
         assert world.server.sent == {FILE: 100}
         assert ask(world.server, PATH).body == content
         faults.stall.clear()
-        socket.settimeout(5)
+        socket.settimeout(30)
         assert socket.recv(1) == b""
 
 
@@ -157,20 +150,22 @@ def test_a_client_that_leaves_takes_its_thread_along(world: World, fault: dict[s
     before = threading.active_count()
     with connected(world.server) as connection:
         connection.request("GET", PATH)
-        assert wait_until(lambda: threading.active_count() == before + 1, timeout_s=5, interval_s=0.001)
-    assert wait_until(lambda: threading.active_count() == before, timeout_s=5, interval_s=0.001)
+        assert wait_until(lambda: threading.active_count() == before + 1, timeout_s=30, interval_s=0.001)
+    assert wait_until(lambda: threading.active_count() == before, timeout_s=30, interval_s=0.001)
 
 
 def test_a_silent_hub_answers_nothing_until_it_is_cleared(world: World, faults: Faults) -> None:
     faults.silent = True
-    for path in (PATH, LISTING, "/healthz"):
-        with connected(world.server, timeout=SOON_S) as connection:
+    for count, path in enumerate((PATH, LISTING, "/healthz"), 1):
+        with connected(world.server) as connection:
             connection.request("GET", path)
+            assert wait_until(lambda count=count: len(world.server.requests) == count, timeout_s=30, interval_s=0.001)
+            connection.sock.settimeout(SOON_S)
             with pytest.raises(TimeoutError):
                 connection.getresponse()
     with connected(world.server) as connection:
         connection.request("GET", "/healthz")
-        assert wait_until(lambda: len(world.server.requests) == 4, timeout_s=5, interval_s=0.001)
+        assert wait_until(lambda: len(world.server.requests) == 4, timeout_s=30, interval_s=0.001)
         faults.silent = False
         with pytest.raises(RemoteDisconnected):
             connection.getresponse()
@@ -178,13 +173,13 @@ def test_a_silent_hub_answers_nothing_until_it_is_cleared(world: World, faults: 
 
 
 def test_a_body_drips(world: World, faults: Faults, content: bytes) -> None:
-    faults.drip[FILE] = 500.0
+    faults.drip[FILE] = 100.0
     start = time.monotonic()
     with connected(world.server) as connection:
         connection.request("GET", PATH, headers=part(0, 50))
         response = connection.getresponse()
         parts = list(iter(response.read1, b""))
-        assert time.monotonic() - start >= 0.1
+        assert time.monotonic() - start >= 0.5
     assert b"".join(parts) == content[:50]
     assert max(map(len, parts)) < 50
     assert ask(world.server, OTHER_PATH).body == (world.root / OTHER).read_bytes()
@@ -203,14 +198,14 @@ def test_a_rate_is_of_each_connection_and_over_its_bodies(world: World, faults: 
         answers.append(read(connection.getresponse()))
         took = time.monotonic() - start
     assert [answer.body for answer in answers] == [content, content, content[:51200]]
-    assert 0.1536 <= took < 1
+    assert 0.1536 <= took < 30
 
 
 def test_an_answer_comes_late(world: World, faults: Faults) -> None:
     faults.latency_s = 0.05
     start = time.monotonic()
     assert ask(world.server, LISTING).status == ask(world.server, PATH).status == 200
-    assert 0.1 <= time.monotonic() - start < 1
+    assert 0.1 <= time.monotonic() - start < 30
 
 
 def test_a_range_is_ignored(world: World, faults: Faults, content: bytes) -> None:
