@@ -24,7 +24,7 @@ from dsv4_stack.guest.checkpoint.lease import Timing
 from dsv4_stack.guest.checkpoint.progress import Progress
 from helpers.process import ROOT
 
-_PATIENCE_S: Final = 10.0
+_PATIENCE_S: Final = 60.0
 
 
 class Run:
