@@ -30,10 +30,10 @@ KIB = 1 << 10
 LIMITS = Limits(
     jobs=6,
     first_jobs=6,
-    connect_s=0.15,
-    stall_s=0.15,
+    connect_s=5,
+    stall_s=5,
     trickle=4 * KIB,
-    patience_s=0.5,
+    patience_s=20,
     progress=1,
     segment=64 * KIB,
     least_segment=64 * KIB,
@@ -43,6 +43,8 @@ LIMITS = Limits(
     backoff_s=0.01,
     backoff_most_s=0.05,
 )
+# Where silence or a refusal is to be waited for.
+HASTY = replace(LIMITS, connect_s=0.15, stall_s=0.15, patience_s=0.5)
 # What stalls then stays so until the run ends.
 PATIENT = replace(LIMITS, stall_s=10, patience_s=0.3)
 SIZES = {"a.bin": 300 * KIB, "b.bin": 64 * KIB, "c.bin": 64 * KIB + 1, "d.bin": 1, "e.bin": 0}
@@ -147,6 +149,8 @@ def test_all_files_come_whole_and_nothing_else_is_left(remote: Remote) -> None:
 
 
 def test_a_large_file_comes_over_several_connections_in_parts(remote: Remote) -> None:
+    # All are connected before the first has its answer.
+    remote.server.faults.latency_s = 0.2
     remote.fetch_paths("a.bin")
     assert remote.server.peak > 1
     assert remote.server.requests == ["GET /org/base/resolve/main/a.bin"] * 5
@@ -234,17 +238,17 @@ def test_bodies_that_end_early_are_gone_on_with(remote: Remote) -> None:
 def test_a_connection_that_stalls_is_opened_anew(remote: Remote) -> None:
     remote.server.faults.stall_times["org/base/a.bin"] = 2
     remote.server.faults.stall["org/base/a.bin"] = 20 * KIB
-    remote.fetch_paths()
+    remote.fetch_paths(limits=replace(LIMITS, stall_s=0.5))
     assert remote.is_right()
     assert [event for event, _ in remote.heard.said] == ["retry"]
 
 
 def test_a_connection_that_drips_is_opened_anew_and_a_server_that_only_drips_ends_it(remote: Remote) -> None:
     remote.server.faults.drip["*"] = 2000
-    limits = replace(LIMITS, progress=64 * KIB)
+    limits = replace(HASTY, progress=64 * KIB)
     message = failure(lambda: remote.fetch_paths("a.bin", limits=limits), NetworkError)
     assert message.startswith("no progress for 0.5 s, ")
-    assert "bytes came in 0 s" in message
+    assert re.search(r"bytes came in \d+ s", message)
 
 
 @pytest.mark.parametrize("status", [408, 416, 429, 500, 502, 503, 504, 522])
@@ -258,7 +262,7 @@ def test_what_goes_by_is_waited_for(remote: Remote, status: int) -> None:
 
 def test_the_server_may_say_how_long(remote: Remote) -> None:
     remote.server.faults.refuse["org/base/b.bin"] = Refusal(status=503, retry_after="3600")
-    message = failure(lambda: remote.fetch_paths("b.bin"), NetworkError)
+    message = failure(lambda: remote.fetch_paths("b.bin", limits=HASTY), NetworkError)
     assert message == (
         "no progress for 0.5 s, 0 bytes of 64.0 KiB came; the last trouble was: b.bin: the server answers 503"
     )
@@ -367,7 +371,7 @@ def comes_from(remote: Remote, before: int, path: str = "a.bin") -> None:
 def test_another_range_than_asked_for_is_not_believed_and_spoils_nothing(remote: Remote) -> None:
     before = half(remote)
     remote.server.faults.wrong_range.add("*")
-    message = failure(lambda: remote.fetch_paths("a.bin"), NetworkError)
+    message = failure(lambda: remote.fetch_paths("a.bin", limits=HASTY), NetworkError)
     assert message.startswith(f"no progress for 0.5 s, {amount(before)} of 300.0 KiB came; the last trouble was: ")
     assert ": a.bin: the server sends bytes " in message
     assert message.endswith("/307200 were promised")
@@ -377,7 +381,7 @@ def test_another_range_than_asked_for_is_not_believed_and_spoils_nothing(remote:
 def test_a_page_instead_of_the_file_spoils_nothing(remote: Remote) -> None:
     before = half(remote)
     remote.server.faults.page.add("*")
-    message = failure(lambda: remote.fetch_paths("a.bin"), NetworkError)
+    message = failure(lambda: remote.fetch_paths("a.bin", limits=HASTY), NetworkError)
     assert message == (
         f"no progress for 0.5 s, {amount(before)} of 300.0 KiB came; "
         f"the last trouble was: a.bin: the server sends {len(PAGE)} bytes, 307200 bytes were promised"
@@ -400,7 +404,9 @@ def test_a_page_instead_of_the_file_is_got_over_when_it_goes_by(remote: Remote) 
 
 
 def test_another_length_than_promised_is_not_fetched(remote: Remote) -> None:
-    message = failure(lambda: remote.fetch(remote.download("b.bin", size=SIZES["b.bin"] - 5)), NetworkError)
+    message = failure(
+        lambda: remote.fetch(remote.download("b.bin", size=SIZES["b.bin"] - 5), limits=HASTY), NetworkError
+    )
     assert message.endswith(": b.bin: the server sends 65536 bytes, 65531 bytes were promised")
 
 
@@ -426,13 +432,15 @@ def test_another_way_that_fails_before_it_brings_anything_spoils_nothing(remote:
         raise NetworkError("the store is not there", "wait")
 
     download = remote.download("a.bin", otherwise=broken)
-    assert failure(lambda: remote.fetch(download), NetworkError) == "the store is not there"
+    assert failure(lambda: remote.fetch(download, limits=HASTY), NetworkError) == "the store is not there"
     comes_from(remote, before)
 
 
 def test_a_host_that_never_answers_ends_it(remote: Remote) -> None:
     remote.server.faults.silent = True
-    assert failure(remote.fetch_paths, NetworkError).startswith("no progress for 0.5 s, 0 bytes of ")
+    assert failure(lambda: remote.fetch_paths(limits=HASTY), NetworkError).startswith(
+        "no progress for 0.5 s, 0 bytes of "
+    )
     remote.server.faults.silent = False
     remote.fetch_paths()
     assert remote.is_right()
@@ -441,10 +449,12 @@ def test_a_host_that_never_answers_ends_it(remote: Remote) -> None:
 def test_a_host_that_nobody_can_reach_ends_it(remote: Remote) -> None:
     with black_hole() as port:
         download = remote.download("b.bin", address=Address(f"http://127.0.0.1:{port}/b.bin", {}))
-        assert failure(lambda: remote.fetch(download), NetworkError).endswith(": b.bin: nothing came for too long")
+        assert failure(lambda: remote.fetch(download, limits=HASTY), NetworkError).endswith(
+            ": b.bin: nothing came for too long"
+        )
     with closed_port() as port:
         download = remote.download("b.bin", address=Address(f"http://127.0.0.1:{port}/b.bin", {}))
-    assert failure(lambda: remote.fetch(download), NetworkError).endswith(": b.bin: Connection refused")
+    assert failure(lambda: remote.fetch(download, limits=HASTY), NetworkError).endswith(": b.bin: Connection refused")
 
 
 def test_a_name_that_nobody_knows_ends_it(remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,7 +465,7 @@ def test_a_name_that_nobody_knows_ends_it(remote: Remote, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(crew_socket, "getaddrinfo", unknown)
     download = remote.download("b.bin", address=Address("http://hub.invalid/b.bin", {}))
-    message = failure(lambda: remote.fetch(download), NetworkError)
+    message = failure(lambda: remote.fetch(download, limits=HASTY), NetworkError)
     assert message.endswith("b.bin: the name is not known: Name or service not known")
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -114,9 +115,13 @@ def test_the_token_goes_to_the_hub_alone_and_is_in_nobodys_sight(cas: Cas, targe
     words: set[bytes] = set()
 
     def look(_count: int) -> None:
-        words.update(Path(f"/proc/{client}/cmdline").read_bytes() for client in clients(os.getpid()))
+        for client in clients(os.getpid()):
+            # It may end meanwhile.
+            with suppress(OSError):
+                words.add(Path(f"/proc/{client}/cmdline").read_bytes())
 
     bring(cas, target, look)
+    words.discard(b"")
     assert [TOKEN.encode() in word for word in words] == [False]
     assert cas.bearers == {
         "resolve": {f"Bearer {TOKEN}"},
@@ -158,8 +163,9 @@ def test_the_next_run_goes_on_where_one_was_stopped(cas: Cas, target: Path) -> N
     cas.requests.clear()
     told: list[int] = []
     bring(cas, target, told.append)
-    asked = sorted(request for request in cas.requests if request.startswith("GET /data/"))
-    assert asked == [f"GET /data/{number}" for number in range(there // MIB, 4)]
+    # The library may ask for a part twice.
+    asked = {request for request in cas.requests if request.startswith("GET /data/")}
+    assert asked == {f"GET /data/{number}" for number in range(there // MIB, 4)}
     assert target.read_bytes() == cas.content.read_bytes()
     assert left(target) == [target.name]
     assert sum(told) == cas.size

@@ -16,6 +16,7 @@ from dsv4_stack.guest.download import crew
 from dsv4_stack.guest.download.address import Address
 from dsv4_stack.guest.download.crew import fetch_all
 from dsv4_stack.guest.download.download import Download, Quiet
+from dsv4_stack.guest.download.job import Job, open_job
 from dsv4_stack.guest.download.limits import Limits
 from dsv4_stack.guest.download.partial import SupersededError
 
@@ -23,7 +24,9 @@ pytest_plugins = ["helpers.hub_fixtures"]
 pytestmark = pytest.mark.usefixtures("offline_environment")
 
 CONTENT = b"0123456789"
-LIMITS = Limits(jobs=1, stall_s=5, patience_s=0.2, progress=1, backoff_s=0.01, backoff_most_s=0.02, block=8)
+LIMITS = Limits(jobs=1, stall_s=5, patience_s=20, progress=1, backoff_s=0.01, backoff_most_s=0.02, block=8)
+# Where a refusal is to be waited for.
+HASTY = replace(LIMITS, patience_s=0.2)
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_a_redirect_to_no_address_is_a_trouble_on_the_way(download: Callable[[st
     with serving(Scripted(redirect, reply(CONTENT))) as server:
         assert fetched(download(server.url)) == [replace(of_bytes(CONTENT), git_sha1="")]
     with serving(Scripted(*[redirect] * 99)) as server, pytest.raises(NetworkError) as caught:
-        fetched(download(server.url))
+        fetched(download(server.url), HASTY)
     assert caught.value.message == (
         "no progress for 0.2 s, 0 bytes of 10 bytes came; "
         "the last trouble was: file: it redirects to something that is no address"
@@ -92,17 +95,17 @@ def test_a_proxy_that_wants_a_login_is_not_got_around_by_another_way(download: C
 
 
 @pytest.fixture
-def team(download: Callable[[str], Download]) -> tuple[crew._Crew, crew._Job, list[Digests]]:
+def team(download: Callable[[str], Download]) -> tuple[crew._Crew, Job, list[Digests]]:
     """A crew with one file open, and no thread at work yet."""
     done: list[Digests] = []
     asked = download("http://127.0.0.1:9/file")
     made = crew._Crew([asked], LIMITS, Quiet(), lambda _, found: done.append(found))
-    job = made._open(asked)
+    job = open_job(asked, LIMITS)
     made._jobs.append(job)
     return made, job, done
 
 
-def test_several_connections_may_find_fault_with_one_attempt(team: tuple[crew._Crew, crew._Job, list[Digests]]) -> None:
+def test_several_connections_may_find_fault_with_one_attempt(team: tuple[crew._Crew, Job, list[Digests]]) -> None:
     made, job, _ = team
     for _ in range(3):
         made._start_again(job, IntegrityError("wrong", "again"), 0)
@@ -132,7 +135,7 @@ def test_what_one_connection_is_told_to_wait_all_wait(
     download: Callable[[str], Download], status: str, headers: str, least_s: float
 ) -> None:
     with serving(Scripted(*[reply(b"", headers, status=status)] * 99)) as server:
-        made = crew._Crew([download(server.url)], LIMITS, Quiet(), lambda *_: None)
+        made = crew._Crew([download(server.url)], HASTY, Quiet(), lambda *_: None)
         with pytest.raises(NetworkError):
             made.work()
         made.end()
@@ -141,7 +144,7 @@ def test_what_one_connection_is_told_to_wait_all_wait(
 
 
 def test_no_connections_are_opened_for_a_host_that_is_too_busy(
-    team: tuple[crew._Crew, crew._Job, list[Digests]], monkeypatch: pytest.MonkeyPatch
+    team: tuple[crew._Crew, Job, list[Digests]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made, _, _ = team
     opened: list[int] = []
@@ -158,7 +161,7 @@ def test_no_connections_are_opened_for_a_host_that_is_too_busy(
     made.end()
 
 
-def test_nothing_is_handed_over_once_the_run_has_ended(team: tuple[crew._Crew, crew._Job, list[Digests]]) -> None:
+def test_nothing_is_handed_over_once_the_run_has_ended(team: tuple[crew._Crew, Job, list[Digests]]) -> None:
     made, job, done = team
     piece = job.partial.take()
     assert piece
