@@ -4,7 +4,6 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -32,7 +31,7 @@ def dispatch(
         _run(program, description, package, verbs, [word for word in words if word != "--debug"])
     except Dsv4Error as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
@@ -44,7 +43,7 @@ def dispatch(
         return 141
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            _print_traceback()
         print(
             f"error: unexpected: {type(error).__name__}: {error}\n"
             "  next: run it again with --debug, and report what it prints",
@@ -52,6 +51,12 @@ def dispatch(
         )
         return 1
     return 0
+
+
+def _print_traceback() -> None:
+    import traceback  # noqa: PLC0415 - every start would pay for it
+
+    traceback.print_exc()
 
 
 def _run(program: str, description: str, package: str, verbs: Mapping[str, Verb], words: list[str]) -> None:

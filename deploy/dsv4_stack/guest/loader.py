@@ -1,7 +1,8 @@
-"""The engine that is to load a checkpoint. Imports little, for it is named at every start."""
+"""The engine that is to load a checkpoint."""
 
 from dataclasses import dataclass
 
+from dsv4_stack.guest.checkpoint.manifest import loader_name
 from dsv4_stack.guest.patching.releases import Release
 
 
@@ -14,4 +15,4 @@ class Loader:
     mtp: bool = False
 
     def __str__(self) -> str:
-        return f"vLLM {self.release} on {self.ranks} GPUs{', with the MTP draft' if self.mtp else ''}"
+        return loader_name(str(self.release), self.ranks, mtp=self.mtp)

@@ -16,14 +16,13 @@ from dsv4_stack.errors import UsageError
 from dsv4_stack.guest.checkpoint import found, locked, names, reports, specs
 from dsv4_stack.guest.checkpoint.found import Found
 from dsv4_stack.guest.checkpoint.locked import Lock
-from dsv4_stack.guest.checkpoint.manifest import ConfigKind, Manifest
+from dsv4_stack.guest.checkpoint.manifest import ConfigKind, Manifest, loader_name
 from dsv4_stack.guest.checkpoint.specs import Request
 from dsv4_stack.guest.download.limits import DEFAULT, Limits
-from dsv4_stack.guest.loader import Loader
-from dsv4_stack.guest.patching import releases
 
 if TYPE_CHECKING:
     from dsv4_stack.guest.checkpoint.progress import Progress
+    from dsv4_stack.guest.loader import Loader
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,14 +79,14 @@ def run(args: argparse.Namespace) -> None:
     request = _request(args)
     for spec in (request.base, request.overlay):
         specs.refuse_overlap(spec, args.dest.resolve())
-    lock, loader = locked.load(args.lock) if args.lock else {}, _loader(args)
+    lock = locked.load(args.lock) if args.lock else {}
     with _interrupted_by_sigterm():
         there = found.look(args.dest, deep=args.deep, progress=_progress(args) if args.deep else None)
         if known := there.answer(request, lock):
-            _examine(args.dest, known, loader)
+            _examine(args, known)
             reports.nothing_to_do(args.dest, known, dry=args.dry_run, as_json=args.json)
         else:
-            _make(args, request, lock, there, loader)
+            _make(args, request, lock, there)
 
 
 def _progress(args: argparse.Namespace) -> "Progress":
@@ -96,7 +95,10 @@ def _progress(args: argparse.Namespace) -> "Progress":
     return Progress(as_json=args.json)
 
 
-def _loader(args: argparse.Namespace) -> Loader | None:
+def _loader(args: argparse.Namespace) -> "Loader | None":
+    from dsv4_stack.guest.loader import Loader  # noqa: PLC0415 - as below
+    from dsv4_stack.guest.patching import releases  # noqa: PLC0415
+
     if not args.for_release:
         return None
     if args.for_gpus < 1:
@@ -104,15 +106,16 @@ def _loader(args: argparse.Namespace) -> Loader | None:
     return Loader(release=releases.parse(args.for_release), ranks=args.for_gpus, mtp=args.for_mtp)
 
 
-def _examine(dest: Path, known: Manifest, loader: Loader | None) -> None:
+def _examine(args: argparse.Namespace, known: Manifest) -> None:
     """The config.json that is there, where another engine is to load it than the one that it was examined for."""
-    if loader and str(loader) != known.examined_for:
+    asked = loader_name(args.for_release, args.for_gpus, mtp=args.for_mtp) if args.for_release else ""
+    if asked not in ("", known.examined_for) and (loader := _loader(args)):
         from dsv4_stack.guest.lint import refusal  # noqa: PLC0415 - as below
 
-        refusal.refuse_file(dest / "config.json", loader)
+        refusal.refuse_file(args.dest / "config.json", loader)
 
 
-def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found, loader: Loader | None) -> None:
+def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found) -> None:
     # Whatever fetches costs a tenth of a second, which a directory that is complete need not pay at each start.
     from dsv4_stack.guest.checkpoint import making  # noqa: PLC0415
 
@@ -122,7 +125,7 @@ def _make(args: argparse.Namespace, request: Request, lock: Lock, there: Found, 
         deep=args.deep,
         hashed=there if args.deep and there.ours else None,
         reuse=tuple(args.reuse),
-        loader=loader,
+        loader=_loader(args),
     )
     progress = _progress(args)
     if args.dry_run:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping
-from email.utils import mktime_tz, parsedate_tz
 from typing import Final
 
 _MOST_S: Final = 3600.0
@@ -18,7 +17,8 @@ def wait_s(headers: Mapping[str, str]) -> float:
     text = headers.get("Retry-After", "")
     if text.isdecimal():
         return min(float(text), _MOST_S)
-    then, now = _time(text), _time(headers.get("Date", ""))
+    then = _time(text) if text else None
+    now = None if then is None else _time(headers.get("Date", ""))
     if then is not None and now is not None:
         return max(0.0, min(then - now, _MOST_S))
     match = _RATE_LIMIT.search(headers.get("RateLimit", ""))
@@ -26,6 +26,8 @@ def wait_s(headers: Mapping[str, str]) -> float:
 
 
 def _time(text: str) -> float | None:
+    from email.utils import mktime_tz, parsedate_tz  # noqa: PLC0415 - dates are rare, and these take long to import
+
     try:
         parsed = parsedate_tz(text)
         return mktime_tz(parsed) if parsed else None

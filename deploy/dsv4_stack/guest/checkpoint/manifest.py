@@ -117,6 +117,11 @@ class Manifest:
         return f"{self.conversion or self.config} from {self.base}"
 
 
+def loader_name(release: str, ranks: int, *, mtp: bool) -> str:
+    """As `examined_for` has it. A start that has nothing to do need not import the Loader for that."""
+    return f"vLLM {release} on {ranks} GPUs{', with the MTP draft' if mtp else ''}"
+
+
 def store(folder: Path, manifest: Manifest) -> None:
     """Raises NoSpaceError, UsageError, Dsv4Error."""
     fields = asdict(manifest)
