@@ -96,6 +96,7 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
         say("cold")
         in_memory = cold.measure(IN_MEMORY, server, large, memory, scale.rounds)
         on_disk = cold.measure(ON_DISK, server, large, disk, scale.rounds)
+        nothing = cold.measure((DSV4,), server, small, memory, scale.rounds)
         say("cold, slow connections")
         server.set(rate=scale.rate, latency_s=scale.latency_s)
         slow = cold.measure(PACED, server, paced, memory, scale.rounds)
@@ -118,6 +119,7 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
         disk=on_disk,
         paced=slow,
         real=many[DSV4],
+        start_s=nothing[DSV4].wall_s,
         resumed=resumed,
         warm=started,
         contained={} if why_not else _contained(job, image, scale.warm_rounds),

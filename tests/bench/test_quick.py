@@ -27,7 +27,7 @@ def test_the_benchmark_measures_everything(tmp_path: Path) -> None:
         "Bars",
     ]
     verdicts = dict(re.findall(r"^\| ([^|]+) \| [^|]* \| at [^|]+ \| ([^|]+) \|$", done.stdout, re.MULTILINE))
-    assert len(verdicts) == 14
+    assert len(verdicts) == 15
     assert {name: verdict for name, verdict in verdicts.items() if name in SIZELESS} == SIZELESS
     assert list(memory.iterdir()) == list(disk.iterdir()) == []
 
