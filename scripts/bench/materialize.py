@@ -91,12 +91,13 @@ def measure(scale: Scale, memory: Path, disk: Path, image: str) -> Measured:
     real = checkpoint.write(
         root, "bench/real", shards=REAL_SHARDS, shard_bytes=scale.real_shard_bytes, tensors=REAL_TENSORS, seed=300
     )
+    tiny = checkpoint.write(root, "bench/tiny", shards=scale.shards, shard_bytes=1 << 10, seed=300)
     small = checkpoint.write(root, "bench/warm", shards=WARM_SHARDS, shard_bytes=1 << 10, seed=200)
     with hub.serving(root, memory / "hub.log") as server:
         say("cold")
         in_memory = cold.measure(IN_MEMORY, server, large, memory, scale.rounds)
         on_disk = cold.measure(ON_DISK, server, large, disk, scale.rounds)
-        nothing = cold.measure((DSV4,), server, small, memory, scale.rounds)
+        nothing = cold.measure((DSV4,), server, tiny, memory, scale.rounds)
         say("cold, slow connections")
         server.set(rate=scale.rate, latency_s=scale.latency_s)
         slow = cold.measure(PACED, server, paced, memory, scale.rounds)

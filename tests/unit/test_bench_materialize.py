@@ -83,8 +83,8 @@ Made with `bench --write`. 2026-01-01; a machine.
 | aria2c -j8 -x4 | not installed |  |  |  |  |  |  |  |  |
 
 The limit: while curl ran, it and the Hub kept 57% of 2 cores busy. With a sha256 of the bytes beside it, at openssl's \
-speed, that work takes 2 cores 1.44 s. Before it come 0.30 s, in which shards of a KiB are there: Python's start, and \
-the Hub asked for its list. Together that is 0.87x of curl's time; dsv4 takes 0.86x of it.
+speed, that work takes 2 cores 1.44 s. Before it come 0.30 s, in which as many shards of a KiB are there: Python's \
+start, and the Hub asked for its list. Together that is 0.87x of curl's time; dsv4 takes 0.86x of it.
 
 ### Cold, to a disk: 8 shards
 

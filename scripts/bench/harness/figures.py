@@ -20,8 +20,8 @@ PACED = (DSV4, CURL, HF, ARIA2C)
 @dataclass(frozen=True, kw_only=True)
 class Measured:
     """`memory` and `disk` are cold runs to a tmpfs and to a disk, `paced` ones over connections that are slow; `real`
-    are ours, over such ones, of shards with as many tensors as a real checkpoint's. `start_s` seconds take shards of
-    a KiB.
+    are ours, over such ones, of shards with as many tensors as a real checkpoint's. `start_s` seconds take as many
+    shards of a KiB.
 
     `contained` is empty, and `why_not_contained` says why, where there is no container to measure in; its keys say
     how the volume was mounted. `sizes` describes the files of each part in words.
@@ -132,8 +132,8 @@ def _limit(found: Measured) -> str:
     return (
         f"\n\nThe limit: while curl ran, it and the Hub kept {busy:.0%} of {found.cores} cores busy. With a sha256 of "
         f"the bytes beside it, at openssl's speed, that work takes {found.cores} cores {work_s:.2f} s. "
-        f"Before it come {found.start_s:.2f} s, in which shards of a KiB are there: Python's start, and the Hub asked "
-        f"for its list. Together that is {least} of curl's time; dsv4 takes {ours} of it."
+        f"Before it come {found.start_s:.2f} s, in which as many shards of a KiB are there: Python's start, and "
+        f"the Hub asked for its list. Together that is {least} of curl's time; dsv4 takes {ours} of it."
     )
 
 
