@@ -13,6 +13,7 @@ from dsv4_stack.guest.serving.question import Answer, Question
 from dsv4_stack.guest.serving.watch import State
 from dsv4_stack.images import LABEL
 from dsv4_stack.lock import LockedFile
+from dsv4_stack.pins import Repo
 from dsv4_stack.plan import RUN_MOUNT, Plan
 
 
@@ -111,13 +112,13 @@ def _manifest(plan: Plan, manifest: dict[str, Any]) -> Iterator[Finding]:
         yield compare(name, source.get("repo"), repo.repo if repo else None)
         if repo and repo.revision:
             yield compare(f"{name} revision", source.get("revision"), repo.revision)
-            yield from _locked(plan, name, repo.repo, manifest["files"])
+            yield from _locked(plan, name, repo, manifest["files"])
 
 
-def _locked(plan: Plan, origin: str, repo: str, files: dict[str, Any]) -> Iterator[Finding]:
-    """What the manifest says of a repository's files against what the lock does, where that knows them."""
-    locked = plan.lock.repos.get(repo)
-    if locked:
+def _locked(plan: Plan, origin: str, repo: Repo, files: dict[str, Any]) -> Iterator[Finding]:
+    """What the manifest says of a repository's files against what the lock does, where that knows the revision."""
+    locked = plan.lock.repos.get(repo.repo)
+    if locked and locked.revision == repo.revision:
         found = {name: entry for name, entry in files.items() if entry["origin"] == origin}
         wrong = sorted(name for name, entry in found.items() if not _is_as_locked(entry, locked.files.get(name)))
         said = f"other bytes in {', '.join(wrong)}" if wrong else f"{len(found)} as in the lock"

@@ -62,8 +62,14 @@ pathlib.Path(work, "wheel.json").write_text(json.dumps(record))
 PYTHON
 
 echo "torch==$torch" >"$work/constraints.txt"
-install --constraint "$work/constraints.txt" "$work"/*.whl ||
-  fail "the wheel cannot be installed beside torch $torch" "choose a base image with the torch that the wheel wants" 3
+{ install --constraint "$work/constraints.txt" "$work"/*.whl && touch "$work/installed"; } 2>&1 | tee "$work/said"
+if [ ! -e "$work/installed" ]; then
+  # As uv and as pip put it.
+  if grep -qE 'No solution found|ResolutionImpossible' "$work/said"; then
+    fail "the wheel cannot be installed beside torch $torch" "choose a base image with the torch that the wheel wants" 3
+  fi
+  fail "the wheel cannot be installed; what the installer said stands above" "mend that, or build again when the network is back" 8
+fi
 
 [ "$(version_of vllm)" = "$version" ] || fail "vLLM is $(version_of vllm) now, not $version" "check the engine's version and wheel in pins.toml" 3
 [ "$(version_of torch)" = "$torch" ] || fail "torch moved from $torch to $(version_of torch)" "choose a base image with the torch that the wheel wants" 3

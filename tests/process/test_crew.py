@@ -583,6 +583,29 @@ def test_another_way_that_ends_in_its_middle_says_why_itself(remote: Remote) -> 
     assert failure(lambda: remote.fetch(download), NotAllowedError) == "no more"
 
 
+def test_wrong_bytes_of_a_file_that_goes_on_the_other_way_end_it(remote: Remote) -> None:
+    def otherwise(target: Path, advance: Callable[[int], None]) -> None:
+        put(target, b"x" * SIZES["a.bin"])
+        advance(SIZES["a.bin"])
+
+    download = remote.download("a.bin", otherwise=otherwise, otherwise_there=1)
+    assert failure(lambda: remote.fetch(download), IntegrityError).endswith("was promised")
+    assert remote.left() == []
+
+
+def test_a_network_that_fails_on_the_other_way_is_told_with_the_way_back(remote: Remote) -> None:
+    def otherwise(_target: Path, _advance: Callable[[int], None]) -> None:
+        raise NetworkError("nobody answers", "check the network")
+
+    download = remote.download("a.bin", otherwise=otherwise, otherwise_there=1)
+    with pytest.raises(NetworkError) as caught:
+        remote.fetch(download)
+    assert (caught.value.message, caught.value.next_step) == (
+        "nobody answers",
+        "check the network; or set HF_HUB_DISABLE_XET=1, and it is asked for by plain HTTP",
+    )
+
+
 def test_the_other_way_is_for_one_file_at_a_time(remote: Remote) -> None:
     """Each takes its memory."""
     remote.server.faults.refuse["*"] = Refusal(status=403)

@@ -63,6 +63,26 @@ def test_a_redirect_to_no_address_is_a_trouble_on_the_way(download: Callable[[st
     )
 
 
+WHOLE = b"a\r\n" + CONTENT + b"\r\n0\r\n\r\n"
+
+
+def test_a_server_without_parts_or_lengths_begins_again(download: Callable[[str], Download]) -> None:
+    """Also where an earlier answer was cut in its middle."""
+    cut = Reply(content=reply(b"a\r\n" + CONTENT[:6], CHUNKED, length=-1), closes=True)
+    with serving(Scripted(cut, *[reply(WHOLE, CHUNKED, length=-1)] * 2)) as server:
+        assert fetched(download(server.url)) == [replace(of_bytes(CONTENT), git_sha1="")]
+
+
+def test_a_page_without_a_length_costs_nothing(download: Callable[[str], Download]) -> None:
+    cut = Reply(content=reply(CONTENT[:6], length=len(CONTENT)), closes=True)
+    page = reply(b"4\r\n<p>\n\r\n0\r\n\r\n", f"Content-Type: text/html; charset=utf-8\r\n{CHUNKED}", length=-1)
+    with serving(Scripted(cut, *[page] * 99)) as server, pytest.raises(NetworkError) as caught:
+        fetched(download(server.url), HASTY)
+    assert caught.value.message == (
+        "no progress for 0.2 s, 6 bytes of 10 bytes came; the last trouble was: file: the server sends a page of HTML"
+    )
+
+
 def test_an_answer_that_goes_on_and_on_is_left_when_there_is_enough(download: Callable[[str], Download]) -> None:
     """It is still open when the file is whole."""
     endless = reply(b"a\r\n" + CONTENT + b"\r\n" + b"6\r\nbeyond\r\n", CHUNKED, length=-1)

@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import tls
@@ -42,10 +43,10 @@ def test_all_is_well(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "ok    edge's limits: as they are by default",
         f"ok    edge's keys: 1 in {keys}",
     ]
-    for name, text in {"PER_MINUTE": "0.5", "BURST": "1", "MAX_BODY": "1.5 MiB", "WAIT": "1m30s", "GRACE": "0"}.items():
+    for name, text in {"PER_MINUTE": "0.5", "BURST": "1", "MAX_BODY": "1.5MiB", "WAIT": "1m30s", "GRACE": "0"}.items():
         monkeypatch.setenv(f"DSV4_EDGE_{name}", text)
     assert lines(edge.findings({}, EDGE))[0] == (
-        "ok    edge's limits: DSV4_EDGE_PER_MINUTE=0.5, DSV4_EDGE_BURST=1, DSV4_EDGE_MAX_BODY=1.5 MiB, "
+        "ok    edge's limits: DSV4_EDGE_PER_MINUTE=0.5, DSV4_EDGE_BURST=1, DSV4_EDGE_MAX_BODY=1.5MiB, "
         "DSV4_EDGE_WAIT=1m30s, DSV4_EDGE_GRACE=0"
     )
 
@@ -53,13 +54,14 @@ def test_all_is_well(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_limit_that_is_none_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DSV4_EDGE_PER_MINUTE", "0")
     monkeypatch.setenv("DSV4_EDGE_BURST", "1.5")
-    monkeypatch.setenv("DSV4_EDGE_MAX_BODY", "16 megs")
+    # Caddy would read two words.
+    monkeypatch.setenv("DSV4_EDGE_MAX_BODY", "16 MB")
     monkeypatch.setenv("DSV4_EDGE_WAIT", "60")
     fact, mend = lines(edge.findings({"DSV4_EDGE_GRACE": "2 min"}, EDGE))[:2]
     assert fact.removeprefix("WRONG edge's limits: ").split("; ") == [
         "DSV4_EDGE_PER_MINUTE: '0' is no number above 0",
         "DSV4_EDGE_BURST: '1.5' is no whole number above 0",
-        "DSV4_EDGE_MAX_BODY: '16 megs' is no size, such as 16MB",
+        "DSV4_EDGE_MAX_BODY: '16 MB' is no size, such as 16MB",
         "DSV4_EDGE_WAIT: '60' is no duration, such as 60s",
         "DSV4_EDGE_GRACE: '2 min' is no duration, such as 60s",
     ]
@@ -76,6 +78,20 @@ def test_an_edge_without_keys_lets_nobody_in(keys: Path) -> None:
         f"WRONG edge's keys: {keys} is no list of API keys:",
         "  line 1: no name and sha256",
         "      run: dsv4 keys add NAME",
+    ]
+
+
+def test_keys_that_this_user_may_not_read_are_not_judged(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = Path.open
+
+    def closed(path: Path, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - as Path.open
+        if path == keys:
+            raise PermissionError(13, "Permission denied", str(path))
+        return plain(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", closed)
+    assert lines(edge.findings({}, EDGE))[1:] == [
+        f"WARN  edge's keys: {keys} is closed to this user, so it was not looked at"
     ]
 
 
@@ -115,6 +131,15 @@ def certs(tmp_path: Path) -> Path:
 
 def test_a_certificate_of_ones_own_and_its_key(certs: Path) -> None:
     assert of(certs) == [f"ok    edge's certificate: {certs}/server.pem, with its key"]
+
+
+def test_a_certificate_in_a_folder_of_the_folder(certs: Path) -> None:
+    (certs / "live").mkdir(mode=0o755)
+    for file in list(certs.glob("server.*")):
+        file.rename(certs / "live" / file.name)
+    words = "/certs/live/server.pem /certs/live/server.key"
+    assert of(certs, words) == [f"ok    edge's certificate: {certs}/live/server.pem, with its key"]
+    assert of(certs, "/certs/../server.pem /certs/server.key")[1:] == [f"      {MEND}"]
 
 
 def test_a_key_for_the_containers_user_alone(certs: Path) -> None:

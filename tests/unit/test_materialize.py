@@ -10,6 +10,10 @@ from helpers.opens import record_opens
 
 from dsv4_stack.guest import convert
 from dsv4_stack.guest.checkpoint import manifest
+from dsv4_stack.guest.checkpoint.found import Found
+from dsv4_stack.guest.checkpoint.locked import Lock
+from dsv4_stack.guest.checkpoint.manifest import Manifest
+from dsv4_stack.guest.checkpoint.specs import Request
 
 pytest_plugins = ["helpers.hub_fixtures"]
 
@@ -116,6 +120,26 @@ def test_what_is_there_is_examined_again_for_another_engine_alone(
     assert world.materialize(*words, "2") == 0
     assert [path for path in opened if path.endswith("config.json")] == []
     assert world.materialize(*words, "4") == 0
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)])
+def test_a_run_that_waited_for_another_examines_what_that_one_made(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], dry: tuple[str, ...]
+) -> None:
+    words = ("--base", BASE, "--overlay", OVERLAY, "--for-release", "0.24.0", "--for-gpus")
+    assert world.materialize(*words, "2") == 0
+    looks: list[Found] = []
+    answer = Found.answer
+
+    def answer_later(found: Found, request: Request, lock: Lock) -> Manifest | None:
+        """At the first look the other one is still at work."""
+        looks.append(found)
+        return answer(found, request, lock) if len(looks) > 1 else None
+
+    monkeypatch.setattr(Found, "answer", answer_later)
+    capsys.readouterr()
+    assert world.materialize(*words, "3", *dry) == 3
+    assert capsys.readouterr().err.endswith(FOR_THREE)
 
 
 def test_a_draft_that_would_be_loaded_wrongly_is_refused_where_it_is_used(

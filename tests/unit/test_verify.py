@@ -194,6 +194,17 @@ def test_files_are_held_against_the_lock(url: str, monkeypatch: pytest.MonkeyPat
     assert [str(finding) for finding in found if finding.subject.endswith(" files")] == [line]
 
 
+def test_files_of_another_revision_than_the_locks_are_not_held_against_it(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a pin has changed, and nobody has locked it anew."""
+    base = W4A8.checkpoint.base
+    repo = lock.LockedRepo(requested="main", revision="0" * 40, files={})
+    plan = make_plan(PINS, profile.load("w4a8-tp2"), lock.Lock(repos={base.repo: repo}))
+    found = findings(plan, url, monkeypatch, state=running(plan), files=files_of(W4A8))
+    assert [str(finding) for finding in found if finding.subject.endswith(" files")] == []
+
+
 def test_a_vllm_of_another_version_is_wrong(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files = files_of(W4A8)
     files["/opt/dsv4/build.json"] = RECORD | {"vllm": "0.25.1"}

@@ -51,16 +51,17 @@ def _files(words: list[str], settings: Settings) -> list[Path]:
     if not folder:
         raise ConfigError("DSV4_EDGE_CERTS is not set", f"set it to the folder that is to be {_INSIDE}")
     paths = [PurePosixPath(word) for word in words]
-    if any(path.parent != _INSIDE for path in paths):
+    if not all(path.is_relative_to(_INSIDE) and ".." not in path.parts for path in paths):
         raise ConfigError(f"the edge has {folder} as {_INSIDE}, and no {' or '.join(words)}", _MEND)
-    return [Path(folder).expanduser() / path.name for path in paths]
+    return [Path(folder).expanduser() / path.relative_to(_INSIDE) for path in paths]
 
 
 def _look_at(certificate: Path, key: Path, settings: Settings) -> None:
     """Raises ConfigError, and PermissionError where this user may not look."""
     try:
         # Docker mounts the folder, so what lies above it does not matter.
-        closed = [certificate.parent] if not _lets(certificate.parent, 0o1, settings) else []
+        folders = dict.fromkeys(file.parent for file in (certificate, key))
+        closed = [folder for folder in folders if not _lets(folder, 0o1, settings)]
         closed += [file for file in (certificate, key) if not _lets(file, 0o4, settings)]
         if closed:
             raise ConfigError(

@@ -38,6 +38,8 @@ def _limits(settings: dict[str, str]) -> Finding:
 
 def _keys(settings: dict[str, str]) -> Finding:
     file = Path(settings.get("DSV4_KEYS_DIR") or KEYS_DIR).expanduser() / ring.NAME
+    if _is_closed(file):
+        return warning(_KEYS, f"{file} is closed to this user, so it was not looked at")
     try:
         names = ring.load(file)
     except ConfigError as error:
@@ -45,6 +47,17 @@ def _keys(settings: dict[str, str]) -> Finding:
     if not names:
         return warning(_KEYS, f"there are none in {file}, so nobody gets in", "run: dsv4 keys add NAME")
     return ok(_KEYS, f"{len(names)} in {file}")
+
+
+def _is_closed(file: Path) -> bool:
+    try:
+        file.open("rb").close()
+    except PermissionError:
+        return True
+    except OSError:
+        # What is wrong then is told by who reads it.
+        return False
+    return False
 
 
 def _of_the_desk(reading: Callable[[str], float]) -> Check:
@@ -68,7 +81,7 @@ _CHECKS: Final[dict[str, Check]] = {
     "DSV4_EDGE_PER_MINUTE": _of_the_desk(allowance.rate),
     "DSV4_EDGE_BURST": _of_the_desk(allowance.burst),
     # https://caddyserver.com/docs/caddyfile/directives/request_body
-    "DSV4_EDGE_MAX_BODY": _of_caddy(r"(?i)\d+(\.\d+)? ?([kmgtpe]i?)?b?", "size, such as 16MB"),
+    "DSV4_EDGE_MAX_BODY": _of_caddy(r"(?i)\d+(\.\d+)?([kmgtpe]i?)?b?", "size, such as 16MB"),
     "DSV4_EDGE_WAIT": _DURATION,
     "DSV4_EDGE_GRACE": _DURATION,
 }

@@ -4,14 +4,15 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dsv4_stack import assets, lock, matrix, pins, wheels
-from dsv4_stack.errors import PatchError, UsageError
+from dsv4_stack.errors import ConfigError, PatchError, UsageError
 from dsv4_stack.guest import patches
 from dsv4_stack.guest.patches import Result
-from dsv4_stack.guest.patching import series
+from dsv4_stack.guest.patching import releases, series
 from dsv4_stack.guest.patching.releases import Release
 from dsv4_stack.guest.patching.tree import Tree, root_of, version_of
 from dsv4_stack.pins import Engine, Pins
@@ -84,13 +85,17 @@ def _release_for(engine: Engine, pinned: Pins, root: Path) -> Release:
     """The engine's release that a tree says it is; its first where that says none of its own. Raises UsageError."""
     known = matrix.releases_of(pinned, engine)
     version = version_of(Tree(root=root))
-    named = {str(release): release for release in known}
-    if version and version not in {*named, engine.version}:
-        raise UsageError(
-            f"{root} holds vLLM {version}, and engine {engine.name} is {' or '.join([*named])}",
-            "name the engine of that release with --engine",
-        )
-    return named.get(version, known[0])
+    if version in ("", engine.version):
+        return known[0]
+    with suppress(ConfigError):
+        # Another build of a release, for another CUDA, has its code.
+        release = releases.parse(version)
+        if release in known:
+            return release
+    raise UsageError(
+        f"{root} holds vLLM {version}, and engine {engine.name} is {' or '.join(map(str, known))}",
+        "name the engine of that release with --engine",
+    )
 
 
 def _own_wheel(engine: Engine, like: Release, *, whole: bool) -> Iterator[Subject]:

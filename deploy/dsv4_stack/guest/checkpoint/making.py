@@ -69,6 +69,7 @@ def make(request: Request, dest: Path, options: Options, progress: Progress) -> 
     with lease.held(dest, progress) as held:
         left = _look(dest, options, progress)
         if known := left.answer(request, options.lock):
+            _examine(dest, known, options)
             return Outcome(manifest=known, steps=None)
         # Where a run that is killed leaves nothing that the next one does not take away.
         intent = intend(request, dest, left, options, progress, scratch=dest / PARTIAL)
@@ -83,7 +84,8 @@ def make(request: Request, dest: Path, options: Options, progress: Progress) -> 
 def plan(request: Request, dest: Path, options: Options, progress: Progress) -> Steps | None:
     """What `make` would do, None for nothing. Writes nothing to `dest`, and waits for nobody."""
     left = _look(dest, options, progress)
-    if left.answer(request, options.lock):
+    if known := left.answer(request, options.lock):
+        _examine(dest, known, options)
         return None
     steps = intend(request, dest, left, options, progress).steps
     directory.refuse_small_disk(dest, steps.bytes_to_move, reclaimed(dest, steps))
@@ -117,6 +119,12 @@ def intend(
     missing = [file for file in selection.files if file.path not in kept]
     steps = steps_for(dest, missing, kept, sorted(there.keys() - kept.keys()), known)
     return Intent(base=base, overlay=overlay, selection=selection, steps=steps)
+
+
+def _examine(dest: Path, known: Manifest, options: Options) -> None:
+    """Another run may have made it meanwhile, for another engine."""
+    if options.loader and known.examined_for != str(options.loader):
+        refusal.refuse_file(dest / CONFIG, options.loader)
 
 
 def _look(dest: Path, options: Options, progress: Progress) -> Found:

@@ -136,10 +136,18 @@ def _step(folder: Path, file: Wanted, known: Reuse) -> Step:
 
 def _there(folder: Path, file: Wanted) -> int:
     """By plain HTTP or by xet; the way that has brought more is gone on with."""
+    return max(_there_plainly(folder, file), xet.there(partial_of(folder, file.path), file.size))
+
+
+def _goes_on_by_xet(folder: Path, file: Wanted) -> bool:
+    return xet.there(partial_of(folder, file.path), file.size) > _there_plainly(folder, file)
+
+
+def _there_plainly(folder: Path, file: Wanted) -> int:
     partial = partial_of(folder, file.path)
     identity = identity_of(file.sha256, file.git_sha1)
     plain = marks.written(partial.with_name(partial.name + MARKS), identity, file.size)
-    return max(plain if partial.exists() else 0, xet.there(partial, file.size))
+    return plain if partial.exists() else 0
 
 
 def _how(folder: Path, candidate: Candidate) -> How:
@@ -151,7 +159,8 @@ def _litter(folder: Path, bring: Iterable[Step]) -> Iterator[Path]:
     """What earlier runs left that this one does not go on with. A link takes no room, so it may fail first."""
     files = [step.file for step in bring if step.how in (How.FETCH, How.LINK)]
     going_on = {partial_of(folder, file.path).name for file in files if _there(folder, file)}
-    rooms = {partial_of(folder, file.path).name + xet.ROOM for file in files}
+    # Of the two ways the one that has brought less is not gone on with, and takes room.
+    rooms = {partial_of(folder, file.path).name + xet.ROOM for file in files if _goes_on_by_xet(folder, file)}
     root = folder / PARTIAL
     if root.is_dir():
         for path, _ in plain_files(root):

@@ -74,6 +74,11 @@ class Answer:
         """What the server asks us to wait; 0 where it does not."""
         return retry_after.wait_s(self._response.headers)
 
+    @property
+    def is_page(self) -> bool:
+        """For people, as a captive portal or a firewall sends it in the place of anything."""
+        return self._response.headers.get("Content-Type", "").startswith("text/html")
+
     def blocks(self) -> Iterator[bytes]:
         """The body in blocks of about what `limits.block_of` says, or of what came within a second.
 

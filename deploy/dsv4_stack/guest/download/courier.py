@@ -124,8 +124,8 @@ class Courier:
             raise BrokenError(f"the server sends {_told(answer.span)}, {_told(promised)} were promised")
         if sends_all and not asked.is_whole:
             # It does not send parts, or not of this file: then all of it, from the start, over one connection.
-            if not answer.span and partial.missing < partial.size:
-                raise BrokenError("the server sends no part, and does not say that it is the file")
+            if not answer.span and answer.is_page:
+                raise BrokenError("the server sends a page of HTML")
             if partial.start_again(piece.generation, in_one=True):
                 self._listener.retreat(download.path)
             raise SupersededError

@@ -73,13 +73,14 @@ class _Crew:
         self._begin(self._flush, "flush")
         self._begin(self._claim, "claim")
         self._open_connections(self._limits.first_jobs)
-        moved, most, setbacks = time.monotonic(), self._there, self._setbacks
+        # Setbacks first: who sees one sees as well that nothing is there.
+        moved, setbacks, most = time.monotonic(), self._setbacks, self._there
         while not self._is_done():
             self._open_more_connections()
             # What comes again and again is no progress, so it is not what is received that counts.
-            there = self._there
-            if self._finishing or there - most >= self._limits.progress or self._setbacks > setbacks:
-                moved, most, setbacks = time.monotonic(), there, self._setbacks
+            seen, there = self._setbacks, self._there
+            if self._finishing or there - most >= self._limits.progress or seen > setbacks:
+                moved, setbacks, most = time.monotonic(), seen, there
             elif time.monotonic() - moved >= self._limits.patience_s:
                 raise self._stalled()
 
@@ -201,23 +202,26 @@ class _Crew:
 
     def _bring(self, job: Job, piece: Piece) -> bool:
         """Fetch a piece. True: it was the last that was missing of its file."""
-        try:
-            if job.begun_otherwise:
-                self._bring_otherwise(job, piece.generation, None)
-            else:
-                self._courier.bring(job.download, job.partial, piece)
-        except SupersededError:
-            pass
-        except PlainRefusedError as plain:
-            self._bring_otherwise(job, piece.generation, plain.refusal)
-        except IntegrityError as error:
-            self._start_again(job, error, piece.generation)
+        if job.begun_otherwise:
+            self._bring_otherwise(job, piece.generation, None)
+        else:
+            self._bring_plainly(job, piece)
         with self._change:
             is_last = job.partial.give_back(piece)
             if not is_last:
                 job.connections -= 1
             self._change.notify_all()
         return is_last
+
+    def _bring_plainly(self, job: Job, piece: Piece) -> None:
+        try:
+            self._courier.bring(job.download, job.partial, piece)
+        except SupersededError:
+            pass
+        except PlainRefusedError as plain:
+            self._bring_otherwise(job, piece.generation, plain.refusal)
+        except IntegrityError as error:
+            self._start_again(job, error, piece.generation)
 
     def _finish(self, job: Job) -> None:
         """Prove a file that is whole, and hand it over or fetch it again."""
@@ -272,7 +276,13 @@ class _Crew:
                 raise refusal or error from None
             job.begun_otherwise = False
             job.partial.come_back()
+            job.partial.claim()
             return
+        except NetworkError as error:
+            if refusal:
+                raise
+            step = f"{error.next_step}; or set HF_HUB_DISABLE_XET=1, and it is asked for by plain HTTP"
+            raise NetworkError(error.message, step) from None
         with self._busy():
             found = job.digests_on_disk()
             if problem := download.problem(found):
