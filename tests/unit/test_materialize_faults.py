@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from helpers.hub import BASE, CONFIG_BASE, OVERLAY, SHARDS, WANTED, World, contents, dsv4, write
 
-from dsv4_stack.guest.checkpoint import manifest
+from dsv4_stack.guest.checkpoint import directory, manifest
 from dsv4_stack.guest.checkpoint.steps import partial_of
 from dsv4_stack.guest.checkpoint.transfer import Transfer
 from dsv4_stack.guest.demo.faults import Refusal
@@ -281,6 +281,23 @@ def test_what_xet_has_brought_of_a_file_needs_no_room_again(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=free - 1))
     code, message = failure(world, capsys, "--base", BASE, "--dry-run")
     assert (code, message.partition(" more ")[0]) == (7, f"{world.dest} needs 20.3 KiB ({needed} bytes)")
+
+
+def test_of_two_ways_the_one_that_has_brought_less_takes_no_room(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.server.faults.cut.add(f"{BASE}/{SHARDS[0]}")
+    assert world.materialize("--base", BASE, *SOON) == 8
+    world.server.faults.cut.clear()
+    room = partial_of(world.dest, SHARDS[0]).with_name(f"{partial_of(world.dest, SHARDS[0]).name}.xet")
+    write(room, {"part-of-it": b"x"})
+    plain, removed = directory.remove, []
+
+    def remove(folder: Path, paths: list[str]) -> None:
+        removed.extend(paths)
+        plain(folder, paths)
+
+    monkeypatch.setattr(directory, "remove", remove)
+    assert world.materialize("--base", BASE) == 0
+    assert removed == [(room / "part-of-it").relative_to(world.dest).as_posix()]
 
 
 def blocks(path: Path) -> int:
